@@ -1,0 +1,147 @@
+"""The command line: ``stochastic-refine restore|train|test|prepare|install-into|list|doctor``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from . import __version__
+from .errors import InputError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command.
+
+    Returns:
+        Exit code: 0; 2 after a sentence on standard error about unusable input; 130 after Ctrl-C.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] in (['train'], ['test']):  # BasicSR's own parser reads the rest
+        from .launch import main as launch
+        sys.argv = [f'stochastic-refine {argv[0]}', *argv[1:]]
+        return launch(argv[0], os.getcwd())
+    args = _parser().parse_args(argv)
+    try:
+        return args.run(args) or 0
+    except InputError as error:
+        print(f'Error: {error}', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print('Stopped; the same command goes on where it stopped.', file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog='stochastic-refine', description='Predict-and-refine diffusion deblurring.')
+    parser.add_argument('--version', action='version', version=__version__)
+    commands = parser.add_subparsers(title='commands', required=True, metavar='COMMAND')
+
+    for mode in ('train', 'test'):
+        commands.add_parser(mode, add_help=False, help=f'{mode} by an options file: {mode} -opt FILE (all of BasicSR\'s flags)')
+    _add_restore(commands)
+    _add_prepare(commands)
+
+    install = commands.add_parser('install-into', help='make our networks known inside a clone of BasicSR or of a fork')
+    install.add_argument('path', type=Path, help='the clone')
+    install.add_argument('--uninstall', action='store_true', help='remove exactly what was put there')
+    install.set_defaults(run=_install_into)
+
+    commands.add_parser('list', help='list networks, models, samplers and weights').set_defaults(run=_list)
+    commands.add_parser('doctor', help='print what a bug report needs').set_defaults(run=_doctor)
+    return parser
+
+
+def _add_restore(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        'restore', help='restore blurred photos',
+        description='Restore blurred photos. Photos that are there already are skipped, so a stopped run can be repeated.')
+    parser.add_argument('inputs', nargs='+', help='photos, folders or patterns')
+    parser.add_argument('-o', '--output', type=Path, required=True, help='folder; for one photo also a file')
+    parser.add_argument('-w', '--weights', default='small', help='name or checkpoint file (default: small)')
+    parser.add_argument('--point', help='operating point of the weights (default: their first)')
+    parser.add_argument('--samples', type=int, help='samples per photo')
+    parser.add_argument('--average', action=argparse.BooleanOptionalAction, help='write the mean of the samples (faithful) '
+                        'instead of one sample (vivid)')
+    parser.add_argument('--save', default='image', metavar='LIST',
+                        help='what to write: any of image,initial,samples,std joined by commas (default: image)')
+    parser.add_argument('--seed', type=int, help='seed of the first sample')
+    parser.add_argument('--sampler', help='ancestral, ddim or dpmpp_2m')
+    parser.add_argument('--steps', type=int, help='network calls per sample')
+    parser.add_argument('--final-variance', type=float, help='noise variance of the last step of the schedule')
+    parser.add_argument('--eta', type=float, help='share of fresh noise in ddim, 0 to 1')
+    parser.add_argument('--clamp', action=argparse.BooleanOptionalAction, help='keep each step in the valid range')
+    parser.add_argument('--recursive', action='store_true', help='search folders with their subfolders')
+    parser.add_argument('--overwrite', action='store_true', help='restore photos again whose result is there')
+    parser.add_argument('--tile', default='auto', help="tile's side in pixels, auto or none (default: auto)")
+    parser.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1, mps (default: auto)')
+    parser.add_argument('--precision', default='auto', choices=('auto', 'float32', 'bfloat16'))
+    parser.set_defaults(run=_restore)
+
+
+def _add_prepare(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser('prepare', help="lay a downloaded archive's folder out for training and testing")
+    parser.add_argument('dataset', help='gopro, hide, realblur, realblur_j or realblur_r')
+    parser.add_argument('--from', dest='source', type=Path, required=True, help='the unpacked archive')
+    parser.add_argument('--to', dest='destination', type=Path, required=True, help='where to lay it out')
+    parser.add_argument('--variant', default='blur', help="GoPro's blur or blur_gamma (default: blur)")
+    parser.add_argument('--crop-size', type=int, default=512, help='side of the training crops (default: 512)')
+    parser.add_argument('--crop-step', type=int, default=256, help='distance between crops (default: 256)')
+    parser.add_argument('--lmdb', action='store_true', help='make LMDBs of the training crops too')
+    parser.add_argument('--workers', type=int, help='processes (default: one per core)')
+    parser.add_argument('--allow-incomplete', action='store_true', help='go on with fewer pairs than the data set has')
+    parser.set_defaults(run=_prepare)
+
+
+def _restore(args: argparse.Namespace) -> int:
+    from .evaluation.restore_folder import restore_photos
+    changes = {key: getattr(args, key) for key in ('sampler', 'steps', 'final_variance', 'eta', 'clamp')}
+    return restore_photos(
+        args.inputs, args.output, weights=args.weights, save=args.save.split(','), overwrite=args.overwrite,
+        recursive=args.recursive, device=args.device, precision=args.precision, tile=_tile(args.tile), point=args.point,
+        samples=args.samples, average=args.average, seed=args.seed, **changes)
+
+
+def _tile(text: str) -> int | str | None:
+    if text in ('auto', 'none'):
+        return None if text == 'none' else text
+    if not text.isdigit() or int(text) < 64:
+        raise InputError(f"--tile must be auto, none or a number of pixels from 64, got '{text}'.")
+    return int(text)
+
+
+def _prepare(args: argparse.Namespace) -> None:
+    from .data.prepare import prepare
+    if args.lmdb:
+        from .registration import prepare_basicsr
+        prepare_basicsr()
+    print(prepare(args.dataset, args.source, args.destination, variant=args.variant, crop_size=args.crop_size,
+                  crop_step=args.crop_step, lmdb=args.lmdb, workers=args.workers, allow_incomplete=args.allow_incomplete))
+
+
+def _install_into(args: argparse.Namespace) -> None:
+    from .install_into import install_into
+    print(install_into(args.path, uninstall=args.uninstall))
+
+
+def _list(args: argparse.Namespace) -> None:
+    from .archs import ARCHS
+    from .diffusion import SAMPLERS
+    from .inference.weights import available_weights
+    from .registration import MODELS
+    rows = {'networks': ARCHS, 'models': MODELS, 'samplers': SAMPLERS}
+    for title, names in rows.items():
+        print(f'{title}: {", ".join(sorted(names))}')
+    print('weights:')
+    for name, path in available_weights().items():
+        print(f'  {name}  {path.stat().st_size / 2**20:.1f} MiB  {path}')
+
+
+def _doctor(args: argparse.Namespace) -> None:
+    from .doctor import doctor_report
+    print(doctor_report())
+
+
+if __name__ == '__main__':
+    sys.exit(main())

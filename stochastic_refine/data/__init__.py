@@ -1,0 +1,1 @@
+"""Datasets for BasicSR's loaders, and the preparation of downloaded ones."""

@@ -1,0 +1,63 @@
+"""CheckedDataset: any BasicSR dataset with errors that name the file, and an order that does not depend on the disk."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import cv2
+from torch.utils import data
+
+from ..errors import InputError
+
+
+class CheckedDataset(data.Dataset):
+    """Wraps a dataset built from options.
+
+    An item that cannot be read raises an InputError that names its files, or with ``skip_corrupt: true`` in the dataset's
+    options is replaced by the next one that can. BasicSR lists folders in the disk's order; here items are sorted by path.
+
+    Args:
+        dataset: A dataset with BasicSR's ``opt``; its ``paths`` are sorted if they are a list.
+    """
+
+    def __init__(self, dataset: data.Dataset) -> None:
+        self.dataset = dataset
+        self.opt: dict[str, Any] = dataset.opt
+        self.paths = getattr(dataset, 'paths', None)
+        if isinstance(self.paths, list):
+            self.paths.sort(key=lambda item: str(item.get('lq_path', item.get('gt_path'))) if isinstance(item, dict) else str(item))
+        if len(self) == 0:
+            raise InputError(f"Dataset {self.opt['name']} is empty; check its dataroot_gt and dataroot_lq.")
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        for attempt in range(len(self)):
+            i = (index + attempt) % len(self)
+            try:
+                return self.dataset[i]
+            except InputError:
+                raise
+            # What BasicSR's readers raise for files that are no images, damaged, empty, or do not pair up
+            except (AttributeError, ValueError, TypeError, OSError, cv2.error) as error:
+                message = f"Dataset {self.opt['name']}: {self._files(i)} cannot be used ({_first_line(error)})."
+                if not self.opt.get('skip_corrupt'):
+                    raise InputError(f'{message} Mend or remove it, or set skip_corrupt: true in this dataset to go on without it.'
+                                     ) from error
+                logging.getLogger('basicsr').warning('%s Skipped.', message)
+        raise InputError(f"Dataset {self.opt['name']}: not one item can be read; check its folders.")
+
+    def _files(self, index: int) -> str:
+        if not isinstance(self.paths, list):
+            return f'item {index}'
+        item = self.paths[index]
+        return ' / '.join(item[key] for key in ('lq_path', 'gt_path') if key in item) if isinstance(item, dict) else str(item)
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, AttributeError) and 'NoneType' in str(error):
+        return 'damaged or no image'  # OpenCV returned no pixels
+    text = ' '.join(str(part) for part in error.args) or type(error).__name__
+    return text.splitlines()[0].rstrip('. ')

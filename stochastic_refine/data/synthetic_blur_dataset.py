@@ -1,0 +1,152 @@
+"""SyntheticBlurDataset: blurred and sharp pairs from any folder of sharp photos (the setting of the paper's Sec. 6)."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils import data
+
+from ..blur import blur_valid, camera_shake_kernel, linear_to_srgb, srgb_to_linear
+from ..errors import InputError
+
+IMAGE_SUFFIXES = {'.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp'}
+
+
+class SyntheticBlurDataset(data.Dataset):
+    """Sharp photos blurred on the fly by random camera shake, plus noise.
+
+    In training every draw is new: crop, flips, rotation, kernel and noise. In validation pair ``i`` is always the same.
+
+    Args (keys of ``opt``):
+        dataroot_gt: Folder of sharp photos, searched recursively.
+        gt_size: Side of the training crops, pixels; in validation absent for whole photos, else the central crop.
+        use_hflip, use_rot: Augmentation in training, as in BasicSR.
+        trajectory_length: [shortest, longest] path of the camera, pixels; drawn uniformly.
+        noise_sigma: [lowest, highest] standard deviation of the noise, in 8-bit grey values; drawn uniformly.
+        linear_light: Blur light intensities instead of stored sRGB values, as a camera does. Default true.
+        seed: Seed of the validation pairs. Default 0.
+        max_images: Use only the first so many photos.
+        cache: Keep decoded photos in memory (per worker). Default false.
+        skip_corrupt: Go on with another photo where one cannot be read, with a warning; else stop and name it.
+
+    Items: ``lq``, ``gt`` of shape (3, H, W), RGB in [0, 1], 8-bit values; ``lq_path``, ``gt_path``.
+    """
+
+    def __init__(self, opt: dict[str, Any]) -> None:
+        self.opt = opt
+        self.train = opt.get('phase', 'train') == 'train'
+        self.gt_size = opt.get('gt_size')
+        self.trajectory_length = opt.get('trajectory_length', [3, 10])
+        self.noise_sigma = opt.get('noise_sigma', [0, 2])
+        self.linear_light = opt.get('linear_light', True)
+        self.seed = opt.get('seed', 0)
+        self.cache: dict[int, NDArray[np.uint8]] | None = {} if opt.get('cache') else None
+        self.paths = find_images(opt['dataroot_gt'])[:opt.get('max_images')]
+        if self.train and not self.gt_size:
+            raise InputError(f"datasets: {opt.get('name', 'train')} needs gt_size, the side of the training crops, e.g. 128.")
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor | str]:
+        if self.train:
+            # From torch's generator: with workers BasicSR restarts numpy's and Python's with the same seed at every epoch.
+            rng = np.random.default_rng(torch.randint(2**62, (1, )).item())
+        else:
+            rng = np.random.default_rng([self.seed, index])
+        path, photo = self._load(index)
+        kernel = camera_shake_kernel(rng.uniform(*self.trajectory_length), rng)
+        margin = kernel.shape[0] // 2
+        window = self._window(photo.shape[:2], rng)
+        # The margin comes from the photo where it goes on, and is reflected where it ends.
+        padded = cv2.copyMakeBorder(photo, margin, margin, margin, margin, cv2.BORDER_REFLECT_101)
+        top, left, height, width = window
+        sharp = padded[top:top + height + 2 * margin, left:left + width + 2 * margin].astype(np.float32) / 255
+        light = srgb_to_linear(sharp) if self.linear_light else sharp
+        blurred = blur_valid(light, kernel)
+        if self.linear_light:
+            blurred = linear_to_srgb(blurred)
+        blurred = blurred + rng.normal(0, rng.uniform(*self.noise_sigma) / 255, blurred.shape)
+        lq = np.clip(np.rint(blurred * 255), 0, 255).astype(np.uint8)
+        gt = photo[top:top + height, left:left + width]
+        if self.train:
+            lq, gt = self._augment(lq, gt, rng)
+        return {'lq': _to_tensor(lq), 'gt': _to_tensor(gt), 'lq_path': str(path), 'gt_path': str(path)}
+
+    def _load(self, index: int) -> tuple[Path, NDArray[np.uint8]]:
+        """Photo ``index``, or with ``skip_corrupt`` the next one that can be read."""
+        for attempt in range(len(self.paths)):
+            i = (index + attempt) % len(self.paths)
+            if self.cache is not None and i in self.cache:
+                return self.paths[i], self.cache[i]
+            try:
+                photo = read_rgb(self.paths[i])
+            except InputError as error:
+                if not self.opt.get('skip_corrupt'):
+                    raise InputError(f'{error} Remove it, or set skip_corrupt: true in this dataset to train without it.') from None
+                logging.getLogger('basicsr').warning('%s Skipped.', error)
+                continue
+            if self.cache is not None:
+                self.cache[i] = photo
+            return self.paths[i], photo
+        raise InputError(f"No photo in {self.opt['dataroot_gt']} can be read; check the folder.")
+
+    def _window(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int, int, int]:
+        """(top, left, height, width) of the crop."""
+        if not self.gt_size:
+            return 0, 0, *size
+        if min(size) < self.gt_size:
+            raise InputError(f"A photo in {self.opt['dataroot_gt']} is {size[1]}x{size[0]} pixels, smaller than gt_size "
+                             f'{self.gt_size}; remove it or lower gt_size.')
+        room = [side - self.gt_size for side in size]
+        top, left = rng.integers(0, [room[0] + 1, room[1] + 1]) if self.train else (room[0] // 2, room[1] // 2)
+        return int(top), int(left), self.gt_size, self.gt_size
+
+    def _augment(self, lq: NDArray[np.uint8], gt: NDArray[np.uint8],
+                 rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Flip (use_hflip) and rotate by 0, 90, 180 or 270 degrees, flip vertically (use_rot)."""
+        flip, quarter_turns = rng.integers(2), rng.integers(4)
+        if self.opt.get('use_hflip', True) and flip:
+            lq, gt = lq[:, ::-1], gt[:, ::-1]
+        if self.opt.get('use_rot', True):
+            lq, gt = np.rot90(lq, quarter_turns), np.rot90(gt, quarter_turns)
+        return lq, gt
+
+
+def find_images(folder: str | Path) -> list[Path]:
+    """Image files below ``folder``, sorted by path.
+
+    Raises:
+        InputError: If the folder does not exist or holds no image.
+    """
+    root = Path(folder).expanduser()
+    if not root.is_dir():
+        raise InputError(f'dataroot {folder} does not exist or is no folder; check the path in the options file.')
+    paths = sorted(path for path in root.rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not paths:
+        raise InputError(f'dataroot {folder} holds no image ({", ".join(sorted(IMAGE_SUFFIXES))}); check the path.')
+    return paths
+
+
+def read_rgb(path: Path) -> NDArray[np.uint8]:
+    """Decode a photo to (H, W, 3) RGB uint8.
+
+    Raises:
+        InputError: If it cannot be decoded as a whole.
+    """
+    content = np.fromfile(path, dtype=np.uint8)
+    image = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
+    if image is None:
+        raise InputError(f'Image {path} is damaged or no image.')
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _to_tensor(image: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float() / 255

@@ -1,0 +1,100 @@
+"""Predict and refine: what the residual is, how a net is trained on it, and how it is put back.
+
+This is the only place that knows the diffusion's range. Images enter and leave in [0, 1]; the denoiser sees the blurry image
+and the residual in the units of [-1, 1] images, so a residual is ``2 (x0 - x_init)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .process import forward_marginal
+from .samplers import SAMPLERS
+from .schedules import NoiseSchedule, draw_alpha_bar
+
+
+def to_signed(image: Tensor) -> Tensor:
+    """Map an image from [0, 1] to the diffusion's [-1, 1]."""
+    return 2 * image - 1
+
+
+def _residual(image: Tensor, initial: Tensor | None, scale: float) -> Tensor:
+    """r0 of ``image``; without a predictor it is the image itself in [-1, 1]."""
+    return to_signed(image) * scale if initial is None else 2 * scale * (image - initial)
+
+
+def _recompose(r0: Tensor, initial: Tensor | None, scale: float) -> Tensor:
+    """The image whose residual is r0; inverse of :func:`_residual`."""
+    return (r0 / scale + 1) / 2 if initial is None else initial + r0 / (2 * scale)
+
+
+def predict_refine_target(gt: Tensor,
+                          initial: Tensor | None,
+                          schedule: NoiseSchedule,
+                          residual_scale: float = 1.0,
+                          generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """One training draw for Eq. (6): a noisy residual, its level, and the noise to be predicted.
+
+    Eq. (6) prints ``x0 - g(x0)``; ``x0 - g(y)`` is meant (Algorithm 1).
+
+    Args:
+        gt: Sharp image x0, (B, 3, H, W), [0, 1].
+        initial: Initial prediction g(y) like ``gt``; its gradient is kept. None means a diffusion model of the image itself.
+        schedule: The training schedule, whose continuous levels are drawn.
+        residual_scale: Factor on the residual; 1 is the paper's.
+        generator: Source of level and noise, on the CPU; None uses PyTorch's global one.
+
+    Returns:
+        ``(r_t, noise_level, eps)``: (B, 3, H, W), sqrt(alpha_bar) of shape (B,) in float32, and (B, 3, H, W).
+    """
+    alpha_bar = draw_alpha_bar(schedule, gt.shape[0], generator).to(gt.device)
+    if generator is None:
+        eps = torch.randn_like(gt)
+    else:
+        eps = torch.randn(gt.shape, generator=generator, dtype=gt.dtype).to(gt.device)
+    # In float64, because near alpha_bar = 1 the noise's share would lose its digits in float32.
+    r_t = forward_marginal(_residual(gt, initial, residual_scale), eps, alpha_bar[:, None, None, None])
+    return r_t.to(gt.dtype), alpha_bar.sqrt().float(), eps
+
+
+def refine(denoise: Callable[[Tensor, Tensor, Tensor], Tensor],
+           lq: Tensor,
+           initial: Tensor | None,
+           schedule: NoiseSchedule,
+           noise: Callable[[], Tensor],
+           sampler: str = 'ancestral',
+           clamp: bool = False,
+           residual_scale: float = 1.0,
+           **sampler_options: float) -> Tensor:
+    """Algorithm 1, lines 2 to 7: sample a residual and add it to the initial prediction.
+
+    Args:
+        denoise: ``denoise(r_t, y, noise_level)`` returns the predicted noise; y is the blurry image in [-1, 1] and
+            noise_level has shape (B,).
+        lq: Blurry image y, (B, 3, H, W), [0, 1].
+        initial: Initial prediction like ``lq``, or None for a diffusion model without a predictor.
+        schedule: Inference schedule; it may differ from training's.
+        noise: Source of r_T and of each step's noise, (B, 3, H, W).
+        sampler: A name in :data:`~stochastic_refine.diffusion.samplers.SAMPLERS`.
+        clamp: Keep each estimate of x_init + r0 in [0, 1]; off reproduces the paper.
+        residual_scale: The factor that the denoiser was trained with.
+        **sampler_options: Passed to the sampler, e.g. ``eta`` for ``ddim``.
+
+    Returns:
+        Restored image like ``lq``; not clamped at the end.
+    """
+    signed_lq = to_signed(lq)
+    shape = (lq.shape[0], )
+
+    def denoise_residual(r_t: Tensor, noise_level: float) -> Tensor:
+        return denoise(r_t, signed_lq, torch.full(shape, noise_level, device=lq.device))
+
+    def clamp_residual(r0: Tensor) -> Tensor:
+        return _residual(_recompose(r0, initial, residual_scale).clamp(0, 1), initial, residual_scale)
+
+    r0 = SAMPLERS[sampler](
+        denoise_residual, noise(), schedule, noise, constrain=clamp_residual if clamp else None, **sampler_options)
+    return _recompose(r0, initial, residual_scale)

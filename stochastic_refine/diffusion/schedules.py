@@ -1,0 +1,79 @@
+"""Noise schedules: tables of alpha and alpha-bar, and the continuous-level draw used in training.
+
+"Linear" here always means that the betas (1 - alpha) are linear in t, not their square roots.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """A discrete noise schedule of T steps, in float64.
+
+    Entry ``i`` of each table belongs to step ``t = i + 1``; ``alpha_bar_0 = 1`` is implied and not stored.
+
+    Args:
+        betas: The noise variances ``1 - alpha_t`` added at each step (Eq. 1), shape (T,), each in (0, 1).
+
+    Raises:
+        ValueError: If ``betas`` is empty, not one-dimensional, or leaves (0, 1).
+    """
+
+    betas: Tensor
+
+    def __post_init__(self) -> None:
+        betas = self.betas.to(torch.float64)
+        if betas.dim() != 1 or betas.numel() == 0:
+            raise ValueError(f'betas must be a non-empty vector, got shape {tuple(betas.shape)}.')
+        if not bool(((betas > 0) & (betas < 1)).all()):
+            raise ValueError(f'every beta must lie strictly between 0 and 1, got {betas.min():g} to {betas.max():g}.')
+        object.__setattr__(self, 'betas', betas)
+
+    @classmethod
+    def linear(cls, steps: int, initial_variance: float = 1e-6, final_variance: float = 0.02) -> NoiseSchedule:
+        """Betas linear from ``initial_variance`` (t = 1) to ``final_variance`` (t = T), as in the paper's App. F.
+
+        With one step the single beta is ``final_variance``.
+        """
+        if steps < 1:
+            raise ValueError(f'a schedule needs at least one step, got {steps}.')
+        if steps == 1:
+            return cls(torch.tensor([final_variance], dtype=torch.float64))
+        return cls(torch.linspace(initial_variance, final_variance, steps, dtype=torch.float64))
+
+    @classmethod
+    def training(cls) -> NoiseSchedule:
+        """The schedule whose levels training covers: 2000 steps, 1 - alpha from 1e-6 to 0.01 (design of WaveGrad and SR3)."""
+        return cls.linear(2000, 1e-6, 0.01)
+
+    @property
+    def steps(self) -> int:
+        """T."""
+        return self.betas.numel()
+
+    @property
+    def alphas(self) -> Tensor:
+        """alpha_t, shape (T,), float64."""
+        return 1 - self.betas
+
+    @property
+    def alpha_bars(self) -> Tensor:
+        """Products alpha_1 ... alpha_t, shape (T,), float64, falling."""
+        return self.alphas.cumprod(0)
+
+
+def draw_alpha_bar(schedule: NoiseSchedule, batch: int, generator: torch.Generator | None = None) -> Tensor:
+    """Draw continuous noise levels for training: t uniform in 1..T, alpha-bar uniform in [alpha_bar_t, alpha_bar_{t-1}].
+
+    Returns:
+        alpha-bar, shape (batch,), float64, on the CPU.
+    """
+    alpha_bars = torch.cat([torch.ones(1, dtype=torch.float64), schedule.alpha_bars.cpu()])  # index t = 0..T
+    t = torch.randint(1, schedule.steps + 1, (batch, ), generator=generator)
+    position = torch.rand(batch, dtype=torch.float64, generator=generator)
+    return alpha_bars[t] + position * (alpha_bars[t - 1] - alpha_bars[t])

@@ -1,0 +1,15 @@
+"""The one exception that reaches a user as a sentence instead of a traceback."""
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used.
+
+    The message is one sentence that names the file, key or value and says what to do. The command line prints it without a
+    traceback and ends with exit code 2; in Python it is an ordinary ``ValueError``.
+    """
+
+    def __init__(self, message: str) -> None:
+        # A DataLoader raises a worker's exception again with the worker's traceback as its message.
+        if message.startswith('Caught InputError in DataLoader worker'):
+            message = message.strip().rsplit('InputError: ', 1)[-1]
+        super().__init__(message)

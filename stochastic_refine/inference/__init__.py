@@ -1,0 +1,1 @@
+"""Restoring images with trained networks: one path for validation, command line and Python."""

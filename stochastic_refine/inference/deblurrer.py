@@ -1,0 +1,157 @@
+"""Deblurrer: photos in, sharp photos out, in three lines of Python."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..archs.build import nearest
+from ..errors import InputError
+from .operating_point import OperatingPoint
+from .photos import Photo, read_photo, write_photo
+from .restorer import Restorer
+from .weights import find_weights, load_network
+
+
+@dataclass
+class Result:
+    """A restored photo. Arrays are float32, RGB, [0, 1].
+
+    Args:
+        image: The result, (H, W, 3).
+        initial: The initial prediction, (H, W, 3); None for networks without one.
+        samples: Every sample, (n, H, W, 3); None unless asked for.
+        std: Standard deviation over the samples per pixel and channel, (H, W, 3): where the model is unsure. None with one.
+        source: The photo as read, whose depth, transparency and metadata :meth:`save` keeps.
+    """
+
+    image: NDArray[np.float32]
+    initial: NDArray[np.float32] | None
+    samples: NDArray[np.float32] | None
+    std: NDArray[np.float32] | None
+    source: Photo
+
+    def save(self, path: str | Path) -> None:
+        """Write the result with the source's depth, transparency, colour profile and EXIF data."""
+        write_photo(path, self.image, like=self.source)
+
+
+class Deblurrer:
+    """Restores photos with a trained network.
+
+    >>> deblurrer = Deblurrer.from_pretrained('small')       # doctest: +SKIP
+    >>> deblurrer('photo.jpg', samples=4).save('sharp.jpg')  # doctest: +SKIP
+
+    Args:
+        net: The network, e.g. :class:`~stochastic_refine.archs.PredictRefineNet`.
+        points: Named operating points; the first is the default.
+        device: ``'auto'`` (a GPU if there is one), ``'cpu'``, ``'cuda'``, ``'cuda:1'``, ``'mps'``.
+        precision: ``'auto'`` (bfloat16 where the hardware computes in it), ``'float32'`` or ``'bfloat16'``.
+        tile: ``'auto'`` (by the free memory), None (never) or a tile's side in pixels. Tiling does not change the result of
+            networks that see a limited neighbourhood, as ours do.
+    """
+
+    def __init__(self,
+                 net: nn.Module,
+                 points: Mapping[str, OperatingPoint] | None = None,
+                 device: str = 'auto',
+                 precision: str = 'auto',
+                 tile: int | str | None = 'auto') -> None:
+        self.device = choose_device(device)
+        self.points = dict(points or {}) or {'default': OperatingPoint()}
+        self.precision = choose_precision(precision, self.device)
+        self.tile = tile
+        self.net = net.to(self.device, memory_format=torch.channels_last).eval()
+
+    @classmethod
+    def from_pretrained(cls, weights: str | Path = 'small', **options: Any) -> Deblurrer:
+        """Load bundled weights by name, or a checkpoint by path; ``options`` go to the constructor.
+
+        Raises:
+            InputError: If there are no such weights, or the file cannot be used.
+        """
+        net, points, _ = load_network(find_weights(weights))
+        return cls(net, points, **options)
+
+    def operating_point(self, name: str | None = None, **changes: Any) -> OperatingPoint:
+        """A named operating point (the first by default) with some settings changed; None leaves a setting as it is."""
+        if name is not None and name not in self.points:
+            raise InputError(f"These weights have no operating point '{name}'; {nearest(name, self.points)}")
+        point = self.points[name] if name else next(iter(self.points.values()))
+        return dataclasses.replace(point, **{key: value for key, value in changes.items() if value is not None})
+
+    def __call__(self,
+                 image: Any,
+                 samples: int | None = None,
+                 average: bool | None = None,
+                 seed: int | None = None,
+                 point: str | None = None,
+                 keep_samples: bool = True,
+                 on_call: Callable[[int, int], None] | None = None,
+                 **changes: Any) -> Result:
+        """Restore one photo.
+
+        Args:
+            image: Path, PIL image, array (H, W[, C]) of uint8, uint16 or float in [0, 1], or tensor (C, H, W).
+            samples: How many samples to draw; the point's number by default.
+            average: Return their mean (faithful) instead of the first (vivid).
+            seed: Seed of the first sample; the same seed gives the same sample.
+            point: Name of an operating point of the weights.
+            keep_samples: Whether the result holds every sample; without it memory does not grow with their number.
+            on_call: Called as ``on_call(done, total)`` after each network call.
+            **changes: ``sampler``, ``steps``, ``final_variance``, ``eta``, ``clamp``.
+
+        Raises:
+            InputError: If the photo cannot be read or a setting is out of range.
+        """
+        settings = self.operating_point(point, num_samples=samples, average=average, seed=seed, **changes)
+        photo = read_photo(image)
+        lq = torch.from_numpy(np.ascontiguousarray(photo.pixels.transpose(2, 0, 1)))
+        restorer = Restorer(self.net, self.precision, self.tile, on_call)
+        restored = restorer.restore(lq, settings, keep_samples=keep_samples)
+        return Result(_to_array(restored.image), _to_array(restored.initial), _to_array(restored.samples),
+                      _to_array(restored.std), photo)
+
+
+def _to_array(image: Tensor | None) -> NDArray[np.float32] | None:
+    return None if image is None else np.ascontiguousarray(image.movedim(-3, -1).cpu().numpy())
+
+
+def choose_device(name: str = 'auto') -> torch.device:
+    """The device of that name; ``'auto'`` takes CUDA or Apple's MPS where there is one.
+
+    Raises:
+        InputError: If the device does not exist here.
+    """
+    if name == 'auto':
+        if torch.cuda.is_available():
+            return torch.device('cuda')
+        return torch.device('mps' if torch.backends.mps.is_available() else 'cpu')
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"Device '{name}' is not to be had here; use cpu or auto.") from error
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """``name`` checked; ``'auto'`` is bfloat16 on hardware that multiplies in it, else float32."""
+    if name not in ('auto', 'float32', 'bfloat16'):
+        raise InputError(f"precision must be auto, float32 or bfloat16, got '{name}'.")
+    if name != 'auto':
+        return name
+    if device.type == 'cuda':
+        return 'bfloat16' if torch.cuda.is_bf16_supported(including_emulation=False) else 'float32'
+    if device.type == 'cpu':
+        has_bfloat16 = getattr(torch.cpu, '_is_avx512_bf16_supported', lambda: False)()
+        return 'bfloat16' if has_bfloat16 else 'float32'
+    return 'float32'

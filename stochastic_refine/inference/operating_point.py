@@ -1,0 +1,89 @@
+"""Operating points: where on the perception-distortion curve a checkpoint is run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..archs.build import nearest
+from ..diffusion import SAMPLERS, NoiseSchedule
+from ..errors import InputError
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Inference settings of a predict-and-refine network (Sec. 4.1).
+
+    Args:
+        sampler: ``ancestral`` (Algorithm 1), ``ddim`` or ``dpmpp_2m``.
+        steps: T, network calls per sample.
+        final_variance: 1 - alpha_T of the linear schedule.
+        num_samples: Samples drawn per image.
+        average: Whether the result is the mean of the samples (the paper's "Ours-SA") or the first of them.
+        seed: Seed of the first sample; sample i has seed + i.
+        eta: Share of fresh noise in ``ddim``, 0 to 1.
+        clamp: Keep each step's estimate in the valid range; off reproduces the paper.
+    """
+
+    sampler: str = 'ancestral'
+    steps: int = 50
+    final_variance: float = 0.1
+    num_samples: int = 1
+    average: bool = False
+    seed: int = 0
+    eta: float = 0.0
+    clamp: bool = False
+
+    def __post_init__(self) -> None:
+        if self.sampler not in SAMPLERS:
+            raise InputError(f"Unknown sampler '{self.sampler}'; {nearest(str(self.sampler), SAMPLERS)}")
+        for key, ok, expected in (
+            ('steps', _is_int(self.steps) and self.steps >= 1, 'a whole number from 1'),
+            ('num_samples', _is_int(self.num_samples) and self.num_samples >= 1, 'a whole number from 1'),
+            ('seed', _is_int(self.seed) and self.seed >= 0, 'a whole number from 0'),
+            ('final_variance', _is_number(self.final_variance) and 1e-6 <= self.final_variance < 1, 'at least 1e-6, below 1'),
+            ('eta', _is_number(self.eta) and 0 <= self.eta <= 1, 'between 0 and 1'),
+        ):
+            if not ok:
+                raise InputError(f'{key} must be {expected}, got {getattr(self, key)!r}.')
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any], where: str = 'operating point') -> OperatingPoint:
+        """Build one from option keys; an unknown key is an InputError that names the nearest known ones."""
+        known = [field.name for field in dataclasses.fields(cls)]
+        for key in options:
+            if key not in known:
+                raise InputError(f"{where} has an unknown key '{key}'; {nearest(str(key), known)}")
+        try:
+            return cls(**options)
+        except InputError as error:
+            raise InputError(f'{where}: {error}') from None
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """Its inference schedule."""
+        return NoiseSchedule.linear(self.steps, final_variance=self.final_variance)
+
+    @property
+    def seeds(self) -> range:
+        """One seed per sample."""
+        return range(self.seed, self.seed + self.num_samples)
+
+    @property
+    def sampler_options(self) -> dict[str, float]:
+        """Arguments that only this sampler takes."""
+        return {'eta': self.eta} if self.sampler == 'ddim' else {}
+
+    def as_options(self) -> dict[str, Any]:
+        """The plain dict that :meth:`from_options` takes."""
+        return dataclasses.asdict(self)
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return _is_int(value) or isinstance(value, float)

@@ -1,0 +1,204 @@
+"""The one way from a blurred tensor to a restored one: validation, command line and Python all call :class:`Restorer`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..archs.predict_refine_arch import PredictRefineNet, final_output
+from ..diffusion import SampleNoise, refine
+from .operating_point import OperatingPoint
+from .tiling import TiledNet, halo_of
+
+#: Share of the free memory that activations of one network call may take.
+MEMORY_SHARE = 0.4
+#: Bytes of activations per input pixel and channel-equivalent, for networks that do not tell (a generous guess).
+UNKNOWN_BYTES_PER_PIXEL = 8192
+
+
+@dataclass
+class Restoration:
+    """What came of one image. All tensors are float32 on the network's device, (3, H, W) unless said otherwise.
+
+    Args:
+        image: The result, [0, 1]: first sample, mean of the samples, or a deterministic network's output.
+        initial: Initial prediction, [0, 1]; None without a predictor.
+        samples: (n, 3, H, W), [0, 1]; None unless kept.
+        std: Standard deviation over the samples (n - 1 in the denominator); None with fewer than two.
+    """
+
+    image: Tensor
+    initial: Tensor | None = None
+    samples: Tensor | None = None
+    std: Tensor | None = None
+
+
+class Restorer:
+    """Restores images with a network.
+
+    Args:
+        net: :class:`PredictRefineNet`, or any network that maps (B, 3, H, W) in [0, 1] to the same.
+        precision: ``'float32'`` or ``'bfloat16'`` (autocast; the samplers' own arithmetic stays in float32).
+        tile: Side of the tiles in pixels, None for the whole image at once, ``'auto'`` to choose by the free memory.
+        on_call: Called as ``on_call(done, total)`` after each network call.
+    """
+
+    def __init__(self,
+                 net: nn.Module,
+                 precision: str = 'float32',
+                 tile: int | str | None = 'auto',
+                 on_call: Callable[[int, int], None] | None = None) -> None:
+        self.net = net
+        self.precision = precision
+        self.tile = tile
+        self.on_call = on_call
+        self._done = self._total = 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.net.parameters()).device
+
+    @property
+    def tiles_exactly(self) -> bool:
+        """Whether tiling changes nothing; False for networks with a global view, whose result it may change."""
+        return all(halo_of(part) is not None for part in self._parts())
+
+    def _parts(self) -> list[nn.Module]:
+        if isinstance(self.net, PredictRefineNet):
+            return [part for part in (self.net.predictor, self.net.denoiser) if part is not None]
+        return [self.net]
+
+    def restore(self,
+                lq: Tensor,
+                point: OperatingPoint,
+                keep_samples: bool = False,
+                initial: Tensor | None = None) -> Restoration:
+        """Restore one image.
+
+        Samples are drawn in batches as large as memory allows; mean and standard deviation are accumulated, so memory grows
+        with the number of samples only if they are kept.
+
+        Args:
+            lq: Blurred image, (3, H, W), [0, 1].
+            point: Where on the perception-distortion curve. A deterministic network ignores it.
+            keep_samples: Whether to return every sample.
+            initial: The initial prediction if it is at hand already, (3, H, W).
+        """
+        lq = lq[None].to(self.device, torch.float32)
+        with self._inference():
+            if not isinstance(self.net, PredictRefineNet):
+                net = self._tiled(self.net, lq, 1)
+                self._start(net.calls(*lq.shape[-2:]))
+                return Restoration(final_output(net(lq)).float()[0].clamp(0, 1))
+            return self._sample(lq, point, keep_samples, None if initial is None else initial[None])
+
+    def predict(self, lq: Tensor) -> Tensor | None:
+        """The initial prediction of one image, (3, H, W), or None if the network has no predictor."""
+        if not isinstance(self.net, PredictRefineNet) or self.net.predictor is None:
+            return None
+        lq = lq[None].to(self.device, torch.float32)
+        with self._inference():
+            net = self._tiled(self.net.predictor, lq, 1)
+            self._start(net.calls(*lq.shape[-2:]))
+            return final_output(net(lq)).float()[0]
+
+    def _sample(self, lq: Tensor, point: OperatingPoint, keep_samples: bool, initial: Tensor | None) -> Restoration:
+        size = lq.shape[-2:]
+        batch = self._batch(lq, point.num_samples)
+        denoiser = self._tiled(self.net.denoiser, lq, batch)
+        batches = [point.seeds[i:i + batch] for i in range(0, point.num_samples, batch)]
+        calls = denoiser.calls(*size) * point.steps * len(batches)
+        if initial is None and self.net.predictor is not None:
+            predictor = self._tiled(self.net.predictor, lq, 1)
+            self._start(calls + predictor.calls(*size))
+            initial = final_output(predictor(lq)).float()
+        else:
+            self._start(calls)
+
+        def denoise(r_t: Tensor, signed_lq: Tensor, noise_level: Tensor) -> Tensor:
+            return denoiser(torch.cat([r_t, signed_lq], dim=1), noise_level).float()
+
+        kept, first, count = [], None, 0
+        mean = torch.zeros_like(lq[0])
+        squares = torch.zeros_like(lq[0])
+        for seeds in batches:
+            samples = refine(
+                denoise,
+                lq.expand(len(seeds), -1, -1, -1),
+                None if initial is None else initial.expand(len(seeds), -1, -1, -1),
+                point.schedule,
+                SampleNoise(seeds, lq.shape[1:], lq.device),
+                sampler=point.sampler,
+                clamp=point.clamp,
+                residual_scale=self.net.residual_scale,
+                **point.sampler_options).clamp(0, 1)
+            first = samples[0] if first is None else first
+            for sample in samples:  # Welford's update
+                count += 1
+                delta = sample - mean
+                mean += delta / count
+                squares += delta * (sample - mean)
+            if keep_samples:
+                kept.append(samples)
+        return Restoration(
+            image=mean if point.average else first,
+            initial=None if initial is None else initial[0].clamp(0, 1),
+            samples=torch.cat(kept) if kept else None,
+            std=(squares / (count - 1)).sqrt() if count > 1 else None)
+
+    def _start(self, total: int) -> None:
+        self._done, self._total = 0, total
+
+    def _advance(self) -> None:
+        self._done += 1
+        if self.on_call is not None:
+            self.on_call(self._done, self._total)
+
+    @contextmanager
+    def _inference(self) -> Iterator[None]:
+        training = self.net.training
+        self.net.eval()
+        try:
+            with torch.inference_mode(), torch.autocast(
+                    self.device.type, torch.bfloat16, enabled=self.precision == 'bfloat16'):
+                yield
+        finally:
+            self.net.train(training)
+
+    def _tiled(self, part: nn.Module, lq: Tensor, batch: int) -> TiledNet:
+        tile = self.tile
+        if tile == 'auto':
+            pixels = _free_memory(self.device) * MEMORY_SHARE / (_bytes_per_pixel(part) * batch)
+            if lq.shape[-2] * lq.shape[-1] <= pixels:
+                tile = None
+            else:
+                tile = max(int(pixels**0.5) - 2 * (halo_of(part) or 64), 128)
+        return TiledNet(part, tile, self._advance)
+
+    def _batch(self, lq: Tensor, num_samples: int) -> int:
+        """How many samples of this image to draw at once."""
+        pixels = _free_memory(self.device) * MEMORY_SHARE / _bytes_per_pixel(self.net.denoiser)
+        # On a CPU a batch gains nothing once an image keeps the cores busy.
+        limit = 8 if self.device.type == 'cpu' else 32
+        budget = min(pixels, 2**18 if self.device.type == 'cpu' else pixels)
+        return max(1, min(num_samples, limit, int(budget / (lq.shape[-2] * lq.shape[-1]))))
+
+
+def _bytes_per_pixel(part: nn.Module) -> int:
+    return getattr(part, 'activation_bytes_per_pixel', UNKNOWN_BYTES_PER_PIXEL)
+
+
+def _free_memory(device: torch.device) -> int:
+    """Free bytes on the device, as far as the system tells; on a CPU at most 8 GiB, to leave room for others."""
+    if device.type == 'cuda':
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        return min(os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE'), 8 * 2**30)
+    except (ValueError, OSError, AttributeError):  # not told on this system
+        return 4 * 2**30

@@ -1,0 +1,79 @@
+"""Run a fully convolutional network over an image tile by tile, with the result of the whole image.
+
+Each network call is tiled, not the sampling as a whole: every denoising step sees the complete noisy residual, so tiles never
+drift apart and no seam can show. A tile carries a halo at least as wide as the network's receptive radius and starts at a
+multiple of its pooling grid; what is kept of it then equals the untiled result up to float rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from ..archs.refine_unet_arch import reflect_pad_to_multiple
+
+#: Halo for networks that declare no receptive radius: a compromise, since they may look at the whole image.
+UNKNOWN_RADIUS_HALO = 64
+UNKNOWN_SIZE_MULTIPLE = 32
+
+
+def halo_of(net: nn.Module) -> int | None:
+    """Pixels of context that make a tile exact, rounded up to the pooling grid; None if the network declares no radius."""
+    radius = getattr(net, 'receptive_radius', None)
+    if radius is None:
+        return None
+    # One pixel more than the radius per level, because a pooled pixel covers a whole cell of the grid.
+    return -(-(radius + 1) // net.size_multiple) * net.size_multiple
+
+
+class TiledNet:
+    """Calls ``net(x, *args)`` over tiles of ``x``; extra arguments are passed on to every call.
+
+    Args:
+        net: A network that maps (B, C, H, W) to (B, C', H, W).
+        tile: Side of a tile without its halo, pixels; None runs the whole image at once.
+        on_call: Called after each network call, for progress.
+    """
+
+    def __init__(self, net: nn.Module, tile: int | None, on_call: Callable[[], None] = lambda: None) -> None:
+        self.net = net
+        self.multiple = getattr(net, 'size_multiple', UNKNOWN_SIZE_MULTIPLE)
+        halo = halo_of(net)
+        self.exact = halo is not None
+        self.halo = UNKNOWN_RADIUS_HALO if halo is None else halo
+        self.tile = None if tile is None else max(self.multiple, tile // self.multiple * self.multiple)
+        self.on_call = on_call
+
+    def calls(self, height: int, width: int) -> int:
+        """Network calls that an image of this size takes."""
+        if self.tile is None or max(height, width) <= self.tile + 2 * self.halo:
+            return 1
+        return sum(1 for _ in self._tiles(height, width))
+
+    def _tiles(self, height: int, width: int) -> Iterator[tuple[int, int, int, int]]:
+        for top in range(0, height, self.tile):
+            for left in range(0, width, self.tile):
+                yield top, left, min(top + self.tile, height), min(left + self.tile, width)
+
+    def __call__(self, x: Tensor, *args: Tensor) -> Tensor:
+        """The network's output for ``x``, (B, C', H, W)."""
+        height, width = x.shape[-2:]
+        if self.calls(height, width) == 1:
+            output = self.net(x, *args)
+            self.on_call()
+            return output
+        padded = reflect_pad_to_multiple(x, self.multiple)
+        output = None
+        for top, left, bottom, right in self._tiles(height, width):
+            y0, x0 = max(top - self.halo, 0), max(left - self.halo, 0)
+            y1, x1 = min(bottom + self.halo, padded.shape[-2]), min(right + self.halo, padded.shape[-1])
+            # bottom and right may lie inside the padded margin's grid cell; cutting at the grid keeps the tile aligned
+            y1, x1 = -(-y1 // self.multiple) * self.multiple, -(-x1 // self.multiple) * self.multiple
+            part = self.net(padded[..., y0:y1, x0:x1], *args)
+            if output is None:
+                output = torch.empty(*part.shape[:2], height, width, dtype=part.dtype, device=part.device)
+            output[..., top:bottom, left:right] = part[..., top - y0:bottom - y0, left - x0:right - x0]
+            self.on_call()
+        return output

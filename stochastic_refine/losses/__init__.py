@@ -1,0 +1,1 @@
+"""Losses with BasicSR's names and arguments."""

@@ -1,0 +1,1 @@
+"""Models: the glue between BasicSR's training loop and the networks."""

@@ -1,0 +1,85 @@
+"""StochasticRefineModel: trains and validates predict-and-refine networks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from basicsr.losses import build_loss
+from torch import Tensor
+
+from ..errors import InputError
+from ..inference.operating_point import OperatingPoint
+from .restoration_model import RestorationModel
+
+#: Keys of ``val:`` that are BasicSR's or RestorationModel's; the others describe an operating point.
+_VAL_KEYS = {'val_freq', 'save_img', 'metrics', 'pbar', 'suffix', 'precision', 'tile', 'operating_points'}
+
+
+class StochasticRefineModel(RestorationModel):
+    """Predict-and-refine diffusion (``network_g: {type: PredictRefineNet}``).
+
+    Keys of ``train:``, besides RestorationModel's:
+        noise_opt: The objective on the predicted noise, Eq. (6); default ``{type: NoisePredictionLoss}``.
+        initial_opt: Optional pixel loss on the initial prediction. The paper has none; short trainings need it, because the
+            gradient through the denoiser alone first makes the prediction worse.
+
+    ``val:`` holds one operating point (``sampler``, ``steps``, ``final_variance``, ``num_samples``, ``average``, ``seed``,
+    ``eta``, ``clamp``), scored as ``sample``, or several under ``operating_points: {name: {...}}``. All are validated in one
+    pass, with the initial prediction, computed once, beside them as ``initial``.
+
+    Overridden: the losses and the named results. Inherited: everything else.
+    """
+
+    def __init__(self, opt: dict[str, Any]) -> None:
+        self.operating_points = operating_points_of(opt.get('val') or {})
+        super().__init__(opt)
+
+    def _check_losses(self, train_opt: dict[str, Any]) -> None:
+        train_opt.setdefault('pixel_opt', train_opt.get('initial_opt'))
+        if not train_opt.get('pixel_opt'):  # SRModel wants one; Eq. (6) alone has none
+            train_opt['pixel_opt'] = {'type': 'L1Loss', 'loss_weight': 0.0, 'reduction': 'mean'}
+
+    def init_training_settings(self) -> None:
+        train_opt = self.opt['train']
+        for key in ('pixel_opt', 'perceptual_opt'):
+            if train_opt.get(key):
+                raise InputError(f'train: {key} has no meaning for StochasticRefineModel; the loss on the predicted noise is '
+                                 'noise_opt, that on the initial prediction initial_opt.')
+        super().init_training_settings()
+        self.cri_noise = build_loss(train_opt.get('noise_opt') or {'type': 'NoisePredictionLoss'}).to(self.device)
+        self.cri_initial = self.cri_pix if train_opt.get('initial_opt') else None
+
+    def losses(self, lq: Tensor, gt: Tensor) -> dict[str, Tensor]:
+        with self._autocast():
+            output = self.net_g(lq, gt=gt)
+        losses = {'l_noise': self.cri_noise(output['noise_prediction'], output['noise'])}
+        if self.cri_initial and output['initial'] is not None:
+            losses['l_initial'] = self.cri_initial(output['initial'], gt)
+        return losses
+
+    def checkpoint_metadata(self) -> dict[str, Any]:
+        points = {name: point.as_options() for name, point in self.operating_points.items()}
+        return {**super().checkpoint_metadata(), 'operating_points': points}
+
+    def restorations(self) -> dict[str, Tensor]:
+        restorer = self.restorer()
+        initial = restorer.predict(self.lq[0])
+        results = {} if initial is None else {'initial': initial[None].clamp(0, 1)}
+        for name, point in self.operating_points.items():
+            results[name] = restorer.restore(self.lq[0], point, initial=initial).image[None]
+        return results
+
+
+def operating_points_of(val: dict[str, Any]) -> dict[str, OperatingPoint]:
+    """The named operating points of a ``val:`` block.
+
+    Raises:
+        InputError: If a key or a value is wrong, naming it.
+    """
+    named = val.get('operating_points')
+    single = {key: value for key, value in val.items() if key not in _VAL_KEYS}
+    if named is None:
+        return {'sample': OperatingPoint.from_options(single, 'val')}
+    if single:
+        raise InputError(f"val: '{next(iter(single))}' belongs into one of the operating_points, since there are some.")
+    return {name: OperatingPoint.from_options(options, f'val: operating_points: {name}') for name, options in named.items()}

@@ -1,0 +1,185 @@
+"""The residual target of training and Algorithm 1 around the samplers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from stochastic_refine.diffusion import SAMPLERS, NoiseSchedule, SampleNoise, predict_refine_target, refine
+
+SCHEDULE = NoiseSchedule.linear(12, 1e-4, 0.4)
+with_and_without_predictor = pytest.mark.parametrize('predictor', [True, False], ids=['predictor', 'no predictor'])
+every_sampler = pytest.mark.parametrize('sampler', sorted(SAMPLERS))
+
+
+def images(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def exact_level(noise_level: Tensor) -> float:
+    """The float64 alpha-bar of SCHEDULE that a denoiser's float32 sqrt(alpha_bar), equal over the batch, stands for."""
+    assert noise_level.dtype == torch.float32
+    assert noise_level.dim() == 1
+    nearest = (SCHEDULE.alpha_bars.sqrt() - noise_level[0]).abs().argmin()
+    assert abs(SCHEDULE.alpha_bars[nearest].sqrt() - noise_level).max() < 1e-7
+    return SCHEDULE.alpha_bars[nearest].item()
+
+
+def oracle(residual: Tensor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """The perfect denoiser for a known residual."""
+
+    def denoise(r_t: Tensor, y: Tensor, noise_level: Tensor) -> Tensor:
+        alpha_bar = exact_level(noise_level)
+        return (r_t - math.sqrt(alpha_bar) * residual) / math.sqrt(1 - alpha_bar)
+
+    return denoise
+
+
+def elementary(r_t: Tensor, y: Tensor, noise_level: Tensor) -> Tensor:
+    """A denoiser that treats each sample alike, and exactly so whatever the batch."""
+    return 0.5 * r_t + 0.25 * y * noise_level[:, None, None, None]
+
+
+@every_sampler
+@pytest.mark.parametrize('clamp', [False, True])
+@pytest.mark.parametrize('scale', [1.0, 4.0])
+@with_and_without_predictor
+def test_a_perfect_denoiser_restores_exactly(predictor, scale, clamp, sampler):
+    gt, lq, initial = images(3, 2, 3, 4, 4).double()
+    residual = 2 * scale * (gt - initial) if predictor else scale * (2 * gt - 1)
+    noise = SampleNoise([0, 1], (3, 4, 4))
+    restored = refine(oracle(residual), lq, initial if predictor else None, SCHEDULE, lambda: noise().double(), sampler,
+                      clamp=clamp, residual_scale=scale)
+    torch.testing.assert_close(restored, gt, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize('scale', [1.0, 4.0])
+@with_and_without_predictor
+def test_samples_follow_the_posterior_given_the_blurry_image(predictor, scale):
+    """x0 | y ~ N(0.2 + 0.6 y, 0.1^2) per pixel, whatever the predictor says; bounds are 4.5 standard errors.
+
+    The solver of second order is used because its discretisation does not show here; other samplers have tests of their own.
+    """
+    schedule = NoiseSchedule.linear(200, 1e-5, 0.1)
+    lq = torch.tensor([0.1, 0.9]).view(2, 1, 1, 1).expand(2, 3, 40, 40)
+    initial = lq + 0.05 if predictor else None
+
+    def denoise(r_t: Tensor, signed_y: Tensor, noise_level: Tensor) -> Tensor:
+        a = noise_level.double()[:, None, None, None]
+        y = (signed_y + 1) / 2
+        mean = 2 * scale * (0.2 + 0.6 * y - (y + 0.05)) if predictor else scale * (2 * (0.2 + 0.6 * y) - 1)
+        return ((1 - a**2).sqrt() * (r_t - a * mean) / (a**2 * (2 * scale * 0.1)**2 + 1 - a**2)).float()
+
+    samples = refine(denoise, lq, initial, schedule, SampleNoise([0, 1], (3, 40, 40)), 'dpmpp_2m',
+                     residual_scale=scale).flatten(1)
+    n = samples.shape[1]
+    for sample, mean in zip(samples, (0.26, 0.74)):
+        assert abs(sample.mean().item() - mean) < 4.5 * 0.1 / math.sqrt(n)
+        assert abs(sample.var().item() / 0.01 - 1) < 4.5 * math.sqrt(2 / n)
+
+
+@every_sampler
+@with_and_without_predictor
+def test_clamp_keeps_the_image_in_range(predictor, sampler):
+    lq, initial = images(2, 2, 3, 4, 4)
+
+    def restore(clamp: bool) -> Tensor:
+        return refine(lambda r_t, y, level: -2 * r_t, lq, initial if predictor else None, SCHEDULE,
+                      SampleNoise([0, 1], (3, 4, 4)), sampler, clamp=clamp, residual_scale=4.0)
+
+    free, clamped = restore(False), restore(True)
+    assert free.min() < -0.1
+    assert free.max() > 1.1
+    assert clamped.min() >= -1e-6
+    assert clamped.max() <= 1 + 1e-6
+
+
+@every_sampler
+def test_a_seed_means_the_same_sample_whatever_the_batch(sampler):
+    seeds = [0, 7, 11, 2**40]
+    lq, initial = images(2, 4, 3, 4, 4)
+
+    def restore(order: list[int]) -> Tensor:
+        noise = SampleNoise([seeds[i] for i in order], (3, 4, 4))
+        return refine(elementary, lq[order], initial[order], SCHEDULE, noise, sampler)
+
+    together = restore([0, 1, 2, 3])
+    assert torch.equal(restore([2, 0, 3, 1]), together[[2, 0, 3, 1]])
+    assert torch.equal(torch.cat([restore([i]) for i in range(4)]), together)
+    same_image = refine(elementary, lq[:1].expand(2, -1, -1, -1), None, SCHEDULE, SampleNoise([0, 1], (3, 4, 4)), sampler)
+    assert not torch.equal(same_image[0], same_image[1])
+
+
+@every_sampler
+def test_the_denoiser_sees_the_signed_blurry_image_and_every_level_once(sampler):
+    lq, seen = images(2, 3, 4, 4), []
+
+    def denoise(r_t: Tensor, y: Tensor, noise_level: Tensor) -> Tensor:
+        torch.testing.assert_close(y, 2 * lq - 1)
+        assert noise_level.shape == (2, )
+        seen.append(noise_level[0].item())
+        return r_t
+
+    refine(denoise, lq, lq, SCHEDULE, SampleNoise([0, 1], (3, 4, 4)), sampler)
+    torch.testing.assert_close(torch.tensor(seen), SCHEDULE.alpha_bars.sqrt().flip(0).float())
+
+
+def test_sampler_options_are_passed_on():
+    lq = images(1, 3, 4, 4)
+    runs = [refine(elementary, lq, lq, SCHEDULE, SampleNoise([0], (3, 4, 4)), name, **options)
+            for name, options in (('ddim', {}), ('ddim', {'eta': 1.0}), ('ancestral', {}))]
+    assert not torch.allclose(runs[0], runs[1], atol=1e-3)
+    torch.testing.assert_close(runs[1], runs[2], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('scale', [1.0, 4.0])
+@with_and_without_predictor
+def test_target_is_made_of_the_residual_and_the_noise(predictor, scale):
+    gt, initial = images(2, 64, 3, 4, 4)
+    schedule = NoiseSchedule.linear(5, 0.05, 0.3)
+    r_t, level, eps = predict_refine_target(
+        gt, initial if predictor else None, schedule, scale, torch.Generator().manual_seed(0))
+    assert r_t.dtype == level.dtype == eps.dtype == torch.float32
+    assert level.shape == (64, )
+    assert schedule.alpha_bars[-1].sqrt() <= level.min()
+    assert level.max() <= 1
+    assert level.unique().numel() == 64, 'each sample has a level of its own'
+    residual = 2 * scale * (gt - initial) if predictor else scale * (2 * gt - 1)
+    a = level.double()[:, None, None, None]
+    torch.testing.assert_close(r_t.double(), a * residual + (1 - a**2).sqrt() * eps, rtol=0, atol=2e-6)
+    assert abs(eps.mean()) < 4 / math.sqrt(eps.numel())
+    assert abs(eps.var() - 1) < 4 * math.sqrt(2 / eps.numel())
+
+
+def test_the_targets_noise_keeps_its_digits_near_a_level_of_1():
+    """The training schedule's first levels differ from 1 by less than float32 resolves."""
+    zeros = torch.zeros(16, 3, 4, 4)
+    schedule = NoiseSchedule(torch.tensor([1e-9], dtype=torch.float64))
+    r_t, _, eps = predict_refine_target(zeros, zeros, schedule, generator=torch.Generator().manual_seed(0))
+    ratio = (r_t / eps).flatten(1)  # sqrt(1 - alpha_bar) of each sample
+    assert ratio.min() > 0
+    assert ratio.max() < math.sqrt(1e-9) * 1.000001
+    torch.testing.assert_close(ratio, ratio[:, :1].expand_as(ratio), rtol=1e-5, atol=0)
+
+
+def test_gradient_reaches_the_initial_prediction():
+    gt, initial = images(2, 4, 3, 4, 4)
+    initial.requires_grad_()
+    r_t, level, _ = predict_refine_target(gt, initial, SCHEDULE, 4.0, torch.Generator().manual_seed(0))
+    r_t.sum().backward()
+    torch.testing.assert_close(initial.grad, (-8 * level)[:, None, None, None].expand_as(gt))
+
+
+def test_target_draws_follow_their_generator():
+    gt, initial = images(2, 4, 3, 4, 4)
+    first, again = (predict_refine_target(gt, initial, SCHEDULE, generator=torch.Generator().manual_seed(0)) for _ in range(2))
+    torch.testing.assert_close(first, again, rtol=0, atol=0)
+    torch.manual_seed(0)
+    unseeded = predict_refine_target(gt, initial, SCHEDULE)
+    assert not torch.equal(unseeded[2], predict_refine_target(gt, initial, SCHEDULE)[2])
+    torch.manual_seed(0)
+    torch.testing.assert_close(unseeded, predict_refine_target(gt, initial, SCHEDULE), rtol=0, atol=0)

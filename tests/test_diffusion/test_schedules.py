@@ -1,0 +1,84 @@
+"""Noise schedules and the continuous-level draw."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from stochastic_refine.diffusion import NoiseSchedule, draw_alpha_bar
+
+
+def test_linear_tables_are_float64_with_linear_betas_and_the_given_ends():
+    schedule = NoiseSchedule.linear(100, 1e-6, 0.02)
+    assert {table.dtype for table in (schedule.betas, schedule.alphas, schedule.alpha_bars)} == {torch.float64}
+    assert schedule.steps == 100
+    np.testing.assert_allclose(schedule.betas, [1e-6 + (0.02 - 1e-6) * i / 99 for i in range(100)], rtol=1e-13)
+    product = 1.0
+    for beta, alpha_bar in zip(schedule.betas.tolist(), schedule.alpha_bars.tolist()):
+        product *= 1 - beta
+        assert alpha_bar == pytest.approx(product, rel=1e-14)
+
+
+def test_defaults_are_those_of_the_paper():
+    assert NoiseSchedule.linear(500).betas[[0, -1]].tolist() == pytest.approx([1e-6, 0.02], rel=1e-14)
+    training = NoiseSchedule.training()
+    assert training.steps == 2000
+    assert training.betas[[0, -1]].tolist() == pytest.approx([1e-6, 0.01], rel=1e-14)
+
+
+def test_short_weak_schedule_leaves_most_of_the_signal():
+    assert NoiseSchedule.linear(10, 1e-6, 0.01).alpha_bars[-1].item() == pytest.approx(0.951, abs=5e-4)
+
+
+def test_single_step_takes_the_final_variance():
+    schedule = NoiseSchedule.linear(1, 1e-6, 0.3)
+    assert schedule.steps == 1
+    assert schedule.betas.tolist() == [0.3]
+    assert schedule.alpha_bars.tolist() == [0.7]
+
+
+def test_float32_betas_are_promoted_before_the_product():
+    betas = torch.full((2000, ), 1e-3)
+    expected = math.exp(2000 * math.log1p(-betas.double()[0].item()))
+    assert NoiseSchedule(betas).alpha_bars[-1].item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize('betas', [[], [[0.1]], [0.0, 0.1], [0.1, 1.0], [-0.1], [math.nan]])
+def test_impossible_betas_are_refused(betas):
+    with pytest.raises(ValueError, match='beta'):
+        NoiseSchedule(torch.tensor(betas))
+
+
+@pytest.mark.parametrize('steps', [0, -3])
+def test_schedule_without_steps_is_refused(steps):
+    with pytest.raises(ValueError, match='at least one step'):
+        NoiseSchedule.linear(steps)
+
+
+def test_draw_is_uniform_over_t_and_within_each_interval():
+    schedule = NoiseSchedule.linear(20, 1e-4, 0.2)
+    draws = draw_alpha_bar(schedule, 40_000, torch.Generator().manual_seed(0)).numpy()
+    edges = np.concatenate([schedule.alpha_bars.flip(0).numpy(), [1.0]])  # rising: alpha_bar_T, ..., alpha_bar_1, 1
+    assert draws.dtype == np.float64
+    assert draws.min() >= edges[0]
+    assert draws.max() <= 1
+    assert np.unique(draws).size > 0.99 * draws.size, 'levels must be continuous, not entries of the table'
+    interval = np.searchsorted(edges, draws, side='right') - 1
+    counts = np.bincount(interval, minlength=20)
+    assert counts.size == 20
+    assert stats.chisquare(counts).pvalue > 1e-3
+    position = (draws - edges[interval]) / (edges[interval + 1] - edges[interval])
+    assert stats.kstest(position, 'uniform').pvalue > 1e-3
+    # t and the position within its interval are independent
+    assert abs(np.corrcoef(interval, position)[0, 1]) < 4 / math.sqrt(draws.size)
+
+
+def test_draw_follows_its_generator():
+    schedule = NoiseSchedule.training()
+    first, again, other = (draw_alpha_bar(schedule, 8, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
