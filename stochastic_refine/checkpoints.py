@@ -50,12 +50,14 @@ def read_checkpoint(path: str | Path, prefer: str = 'params_ema') -> Checkpoint:
         return _read_safetensors(path)
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as error:
-        if _looks_like_pickle(path):
+    except OSError as error:
+        raise InputError(f'Checkpoint {path} cannot be read ({error.strerror or error}); check its permissions.') from error
+    except Exception as error:  # on a foreign or damaged file the unpickler can fail with any exception there is
+        if path.stat().st_size > 0 and not _looks_like_pickle(path):
+            raise InputError(f'{path} is not a checkpoint; give a .pth or .safetensors file.') from error
+        if isinstance(error, pickle.UnpicklingError):
             raise InputError(f'Checkpoint {path} holds Python objects besides tensors and was not loaded, because they could '
                              'run code; save only its state dict with torch.save and use that file.') from error
-        raise InputError(f'{path} is not a checkpoint; give a .pth or .safetensors file.') from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise InputError(f'Checkpoint {path} is damaged or cut short and cannot be read; copy or download it again.') from error
     metadata = {}
     if isinstance(content, Mapping):
@@ -112,11 +114,11 @@ def write_atomically(path: str | Path, write: Callable[[str], None]) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
-    except Exception as error:
+    except BaseException as error:  # Ctrl-C leaves nothing behind either
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
-        # torch and safetensors wrap a failing write in errors of their own
-        if isinstance(error, OSError) or 'write' in str(error).lower() or 'space' in str(error).lower():
+        # torch and safetensors wrap a failing write in errors of their own; torch's archive writer is inline_container
+        if isinstance(error, OSError) or any(word in str(error).lower() for word in ('write', 'space', 'inline_container')):
             kept = ', the previous one is kept' if path.exists() else ''
             raise InputError(f'{path} could not be written ({error}){kept}; free some space or choose another folder.') from error
         raise

@@ -136,8 +136,8 @@ def _files_for(root: Path) -> tuple[dict[str, str], list[str]]:
     if any(root.glob('basicsr-*.dist-info')) or any(root.glob('basicsr-*.egg-info')):
         raise InputError(f'{package} is an installed package, not a clone, and needs no files: call '
                          'stochastic_refine.registration.register_all() before you build a model.')
-    registry, archs, models, fork = (_text(package / name) for name in (
-        'utils/registry.py', 'archs/__init__.py', 'models/__init__.py', 'models/archs/__init__.py'))
+    start, registry, archs, models, fork = (_text(package / name) for name in (
+        '__init__.py', 'utils/registry.py', 'archs/__init__.py', 'models/__init__.py', 'models/archs/__init__.py'))
     if '_arch.py' in fork and 'getattr(' in fork:
         return {_FORK_FILE: _sealed(_FORK_NETWORKS)}, [
             'An older fork without registries: network_g can name the networks of stochastic_refine here, e.g. RefineUNet.',
@@ -153,10 +153,10 @@ def _files_for(root: Path) -> tuple[dict[str, str], list[str]]:
     notes = ['Its options files can now name StochasticRefineModel, PredictRefineNet, SyntheticBlurDataset and the others.']
     if 'torchvision.transforms.functional_tensor' in _text(package / 'data/degradations.py'):
         files = {_LAYER_FILE: _sealed(_LAYER), **files}
-        first = re.search(r'^from (?:\.|basicsr\.)(archs|data|models|train|test)\b', _text(package / '__init__.py'), re.MULTILINE)
+        first = re.search(r'^from (?:\.|basicsr\.)(archs|data|models|train|test)\b', start, re.MULTILINE)
         if not first or first[1] != 'archs':
-            notes.append('Note: its data/degradations.py imports torchvision.transforms.functional_tensor, gone since torchvision 0.17, '
-                         'maybe before that can be cured here; let it import torchvision.transforms.functional instead.')
+            notes.append('Note: its data/degradations.py imports torchvision.transforms.functional_tensor, gone since '
+                         'torchvision 0.17, maybe before that can be cured; let it import torchvision.transforms.functional.')
     return files, [*notes, *_import_notes(root)]
 
 
@@ -165,7 +165,8 @@ def _import_notes(root: Path) -> list[str]:
     own = (root / 'basicsr').resolve()
     notes = []
     install = f'pip install --no-build-isolation -e {own.parent}'
-    if re.search(r'^from (\.|basicsr\.)version\b', _text(own / '__init__.py'), re.MULTILINE) and not (own / 'version.py').is_file():
+    wants_version = re.search(r'^from (\.|basicsr\.)version\b', _text(own / '__init__.py'), re.MULTILINE)
+    if wants_version and not (own / 'version.py').is_file():
         notes.append(f'Note: {own / "version.py"} is missing; its setup writes it: {install}')
     try:
         spec = importlib.util.find_spec('basicsr')

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from .data.checked_dataset import CheckedDataset
 from .errors import InputError
 from .registration import prepare_basicsr, register_all
 
@@ -31,7 +34,8 @@ def main(mode: str, root: str) -> int:
         print(f'Error: {error}', file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
-        print(stop.args[0] if stop.args else 'Stopped; continue with --auto_resume from the last checkpoint.', file=sys.stderr)
+        remedy = '; continue with --auto_resume from the last checkpoint' if mode == 'train' else ''
+        print(stop.args[0] if stop.args else f'Stopped{remedy}.', file=sys.stderr)
         return 130
     return 0
 
@@ -49,27 +53,63 @@ def _pipeline(mode: str) -> Callable[[str], None]:
         import basicsr.test as pipeline
         run = pipeline.test_pipeline
     register_all()
-    from .data.checked_dataset import CheckedDataset
     build_dataset, parse_options = pipeline.build_dataset, pipeline.parse_options
-    pipeline.build_dataset = lambda opt: CheckedDataset(build_dataset(opt))
+    pipeline.build_dataset = lambda opt: _build_checked(build_dataset, opt)
     pipeline.parse_options = lambda *args, **kwargs: _parse_and_check(parse_options, *args, **kwargs)
     return run
 
 
 def _parse_and_check(parse_options: Callable[..., Any], root: str, is_train: bool) -> Any:
-    import yaml
-
     from .option_check import check_options, check_options_file
     check_options_file(sys.argv)
     try:
         opt, args = parse_options(root, is_train=is_train)
-    except yaml.YAMLError as error:
-        raise InputError(f'The options file is not valid YAML: {" ".join(str(error).split())}.') from error
+    except InputError:
+        raise
     except KeyError as error:
         raise InputError(f'The options file lacks the key {error}, or --force_yml names one that does not exist.') from error
+    except (ValueError, TypeError, SyntaxError, NameError) as error:
+        if '--force_yml' not in sys.argv:
+            raise
+        raise InputError(f'--force_yml cannot be applied ({error}); write key=value or block:key=value.') from error
     opt['root_path'] = root
     check_options(opt)
+    for dataset in opt['datasets'].values():
+        dataset.setdefault('scale', 1)  # BasicSR comes from super-resolution
     return opt, args
+
+
+class _PipelineDataset(CheckedDataset):
+    """Reaches workers that are spawned, not forked, as with ``--launcher pytorch``: they need the compatibility layer first."""
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[bytes]]:
+        return _unpickle_dataset, (pickle.dumps(self.__dict__), )
+
+
+def _unpickle_dataset(state: bytes) -> _PipelineDataset:
+    prepare_basicsr()
+    dataset = object.__new__(_PipelineDataset)
+    dataset.__dict__.update(pickle.loads(state))
+    return dataset
+
+
+def _build_checked(build: Callable[..., Any], opt: dict[str, Any]) -> CheckedDataset:
+    """BasicSR's ``build_dataset`` with errors that name the data set."""
+    try:
+        dataset = build(opt)
+    except InputError:
+        raise
+    except (KeyError, ValueError, TypeError, AssertionError, OSError) as error:
+        raise InputError(f"datasets: {opt['name']}: {opt['type']} cannot be made from these options "
+                         f'({type(error).__name__}: {" ".join(str(error).split())}); correct them.') from error
+    return _PipelineDataset(dataset)
+
+
+def _init_worker(init: Callable[[int], None] | None, worker: int) -> None:
+    """Start of a loading worker: Ctrl-C, which a terminal sends to every process, is the main process's business."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if init is not None:
+        init(worker)
 
 
 def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
@@ -81,7 +121,8 @@ def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
     from basicsr.utils import check_resume
     folder = opt['path']['training_states']
     if opt['auto_resume']:
-        iterations = sorted((int(f[:-6]) for f in os.listdir(folder) if f.endswith('.state')), reverse=True) \
+        # other names: temporary files of a process that was killed while it saved
+        iterations = sorted((int(f[:-6]) for f in os.listdir(folder) if f.endswith('.state') and f[:-6].isdigit()), reverse=True) \
             if os.path.isdir(folder) else []
         candidates = [os.path.join(folder, f'{iteration}.state') for iteration in iterations]
     else:
@@ -112,7 +153,8 @@ def _read_state(path: str) -> dict[str, Any] | None:
 
 
 def _with_epoch_length(create: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap BasicSR's loader construction: refuse a data set smaller than a batch, and tell the model how long an epoch is."""
+    """Wrap BasicSR's loader construction: refuse a data set smaller than a batch, tell the model how long an epoch is, and keep
+    Ctrl-C from the workers."""
 
     def create_train_val_dataloader(opt: dict[str, Any], logger: Any) -> Any:
         result = create(opt, logger)
@@ -122,6 +164,7 @@ def _with_epoch_length(create: Callable[..., Any]) -> Callable[..., Any]:
                              f"{opt['datasets']['train']['batch_size_per_gpu']} on each of {opt['world_size']} processes; "
                              'lower batch_size_per_gpu or raise dataset_enlarge_ratio.')
         opt['iterations_per_epoch'] = len(loader)
+        loader.worker_init_fn = partial(_init_worker, loader.worker_init_fn)
         return result
 
     return create_train_val_dataloader

@@ -5,12 +5,22 @@ Importing this module imports no BasicSR; calling its functions does.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 import types
 from importlib.metadata import PackageNotFoundError, version
 
 from .errors import InputError
+
+#: Everything that options files can name besides the networks (those list themselves in ``archs``), and the module it is in.
+DATASETS = {'SyntheticBlurDataset': '.data.synthetic_blur_dataset'}
+LOSSES = {'NoisePredictionLoss': '.losses.noise_loss'}
+METRICS = {'calculate_stlpips': '.metrics.stlpips'}
+MODELS = {
+    'RestorationModel': '.models.restoration_model',
+    'StochasticRefineModel': '.models.stochastic_refine_model',
+}
 
 
 def prepare_basicsr() -> None:
@@ -42,7 +52,7 @@ def prepare_basicsr() -> None:
 
 
 def register_all() -> None:
-    """Put the package's networks, data sets, losses and models into BasicSR's registries; safe to call twice.
+    """Put the package's networks, data sets, losses, metrics and models into BasicSR's registries; safe to call twice.
 
     Raises:
         InputError: If BasicSR is missing, or another package took one of the names.
@@ -53,19 +63,20 @@ def register_all() -> None:
     from .archs import ARCHS, build
     for cls in ARCHS.values():
         _register(registry.ARCH_REGISTRY, cls)
-    build.fallback_lookup = lambda name: dict(iter(registry.ARCH_REGISTRY)).get(name)
-    build.fallback_names = registry.ARCH_REGISTRY.keys
+    build.fallback_lookup = _basicsr_arch
+    build.fallback_names = lambda: [name.removesuffix('_basicsr') for name in registry.ARCH_REGISTRY.keys()]
 
-    from .data.synthetic_blur_dataset import SyntheticBlurDataset
-    _register(registry.DATASET_REGISTRY, SyntheticBlurDataset)
+    for target, items in ((registry.DATASET_REGISTRY, DATASETS), (registry.LOSS_REGISTRY, LOSSES),
+                          (registry.METRIC_REGISTRY, METRICS), (registry.MODEL_REGISTRY, MODELS)):
+        for name, module in items.items():
+            _register(target, getattr(importlib.import_module(module, __package__), name))
 
-    from .losses.noise_loss import NoisePredictionLoss
-    _register(registry.LOSS_REGISTRY, NoisePredictionLoss)
 
-    from .models.restoration_model import RestorationModel
-    from .models.stochastic_refine_model import StochasticRefineModel
-    for cls in (RestorationModel, StochasticRefineModel):
-        _register(registry.MODEL_REGISTRY, cls)
+def _basicsr_arch(name: str) -> type | None:
+    """What BasicSR's ``ARCH_REGISTRY.get`` finds, which registers some names with a suffix, without its printing."""
+    from basicsr.utils.registry import ARCH_REGISTRY
+    known = dict(iter(ARCH_REGISTRY))
+    return known.get(name) or known.get(f'{name}_basicsr')
 
 
 def _register(target: object, item: type) -> None:

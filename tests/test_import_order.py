@@ -28,8 +28,6 @@ ORDER = [
 ]
 RANK = {room: rank for rank, row in enumerate(ORDER) for room in row}
 
-#: The one name that may be taken against the order: BasicSR's compatibility layer, called before BasicSR is imported.
-COMPATIBILITY_LAYER = (NAME, 'registration', 'prepare_basicsr')
 MAY_USE_BASICSR = {'losses', 'metrics', 'data', 'models', 'evaluation', 'latent', 'registration', 'option_check', 'launch',
                    'doctor', 'install_into', 'cli'}
 
@@ -57,8 +55,6 @@ def violations(source: str, module: tuple[str, ...], is_package: bool = False) -
         if target[0] == 'basicsr':
             allowed = room in MAY_USE_BASICSR
         elif target[0] != NAME or target == (NAME, '__version__'):
-            allowed = True
-        elif target == COMPATIBILITY_LAYER and room in MAY_USE_BASICSR:
             allowed = True
         else:  # another name of the public face has no rank
             other = target[1] if len(target) > 1 else ''
@@ -93,8 +89,7 @@ def test_imports_go_one_way(path):
     ('archs.build', 'def f():\n    from basicsr.utils import registry'),
     ('archs.build', 'import basicsr'),
     ('archs.build', 'from ..losses.noise_loss import NoisePredictionLoss'),
-    ('archs.build', 'from ..registration import prepare_basicsr'),
-    ('data.prepare', 'from ..registration import register_all'),
+    ('data.prepare', 'def f():\n    from ..registration import prepare_basicsr'),
     ('data.prepare', 'import stochastic_refine.registration'),
     ('data.deep.file', 'from ...archs import build'),
     ('inference.restorer', 'if True:\n    from stochastic_refine import models'),
@@ -113,7 +108,7 @@ def test_checker_finds(module, source):
     ('diffusion.samplers', 'from .process import posterior\nimport torch'),
     ('archs.build', 'from ..errors import InputError\nfrom . import refine_unet_arch\nfrom .. import checkpoints'),
     ('archs.build', 'from basicsrx import y'),
-    ('data.prepare', 'from ..registration import prepare_basicsr\nimport basicsr'),
+    ('data.prepare', 'from .archives import read_archive\nimport basicsr'),
     ('data.deep.file', 'from ..prepare import x\nfrom ...blur import kernels'),
     ('evaluation.tables', 'from .. import __version__\nfrom stochastic_refine.inference.restorer import Restorer'),
     ('cli', 'from .registration import register_all\nfrom .launch import launch'),

@@ -41,7 +41,7 @@ def snapshot(root):
 def run_in(root, code):
     """The JSON that ``code`` prints last, run as a user of that clone would."""
     environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(root), str(REPOSITORY)]), 'PYTHONWARNINGS': 'ignore'}
-    done = subprocess.run([sys.executable, '-c', code], cwd=root, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, '-c', code], cwd=root, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

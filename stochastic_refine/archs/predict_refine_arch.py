@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoints import load_weights, read_checkpoint
-from ..diffusion import NoiseSchedule, SampleNoise, predict_refine_target, refine
+from ..diffusion import NoiseSchedule, SampleNoise, predict_refine_target, refine, to_signed
 from .build import arch, build_arch
 
 
@@ -62,7 +62,7 @@ class PredictRefineNet(nn.Module):
         """The predicted noise f(r_t, y, sqrt(alpha_bar)); images in [-1, 1], ``noise_level`` (B,)."""
         return self.denoiser(torch.cat([r_t, signed_lq], dim=1), noise_level).float()
 
-    def forward(self, lq: Tensor, gt: Tensor | None = None) -> Tensor | dict[str, Tensor | None]:
+    def forward(self, lq: Tensor, gt: Tensor | None = None) -> Tensor | dict[str, Tensor]:
         """Restore ``lq``, or with ``gt`` return what the loss needs.
 
         Args:
@@ -70,17 +70,14 @@ class PredictRefineNet(nn.Module):
             gt: Sharp image like ``lq``; given in training only.
 
         Returns:
-            Without ``gt`` one sample like ``lq``, the same at each call. With it ``{'noise', 'noise_prediction', 'initial'}``
-            for one random noise level per image, whose difference Eq. (6) minimises.
+            Without ``gt`` one sample like ``lq``, the same at each call. With it ``{'noise', 'noise_prediction'}`` for one
+            random noise level per image, whose difference Eq. (6) minimises, and ``'initial'`` if there is a predictor.
         """
         initial = self.predict(lq)
         if gt is not None:
             r_t, noise_level, noise = predict_refine_target(gt, initial, self.train_schedule, self.residual_scale)
-            return {
-                'noise': noise,
-                'noise_prediction': self.denoise(r_t, 2 * lq - 1, noise_level),
-                'initial': initial,
-            }
+            output = {'noise': noise, 'noise_prediction': self.denoise(r_t, to_signed(lq), noise_level)}
+            return output if initial is None else {**output, 'initial': initial}
         options = dict(self.sampling)
         schedule = NoiseSchedule.linear(options.pop('steps'), final_variance=options.pop('final_variance'))
         noise = SampleNoise([options.pop('seed')] * lq.shape[0], lq.shape[1:], lq.device)

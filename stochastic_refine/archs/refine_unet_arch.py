@@ -81,7 +81,7 @@ class RefineUNet(nn.Module):
     Args:
         in_channels: 3 for the predictor; 6 for the denoiser (noisy residual and blurry image).
         out_channels: Channels of the result.
-        base_channels: Width c of the first level; even.
+        base_channels: Width c of the first level; even if ``noise_conditioned``.
         channel_mults: Width of each level as a multiple of c.
         num_res_blocks: Residual blocks per level going down; one more per level going up.
         noise_conditioned: Whether ``forward`` takes a noise level.
@@ -104,6 +104,8 @@ class RefineUNet(nn.Module):
                  patch_size: int = 1,
                  global_skip: bool = False) -> None:
         super().__init__()
+        if noise_conditioned and base_channels % 2:
+            raise ValueError(f'base_channels must be even in a noise-conditioned net, got {base_channels}.')
         self.patch_size = patch_size
         self.num_res_blocks = num_res_blocks
         self.levels = len(channel_mults)

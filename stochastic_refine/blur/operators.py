@@ -19,7 +19,7 @@ def blur_valid(image: NDArray[np.float32], kernel: NDArray[np.float32]) -> NDArr
         (H - K + 1, W - K + 1, C).
     """
     channels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[:, None]
-    flipped = torch.from_numpy(np.ascontiguousarray(kernel[::-1, ::-1]))[None, None]
+    flipped = torch.from_numpy(kernel[::-1, ::-1].copy())[None, None]  # numpy calls a flipped 1x1 contiguous, torch does not
     return F.conv2d(channels, flipped)[:, 0].numpy().transpose(1, 2, 0)
 
 

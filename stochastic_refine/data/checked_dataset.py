@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import cv2
+from PIL import Image
 from torch.utils import data
 
 from ..errors import InputError
@@ -16,6 +18,7 @@ class CheckedDataset(data.Dataset):
 
     An item that cannot be read raises an InputError that names its files, or with ``skip_corrupt: true`` in the dataset's
     options is replaced by the next one that can. BasicSR lists folders in the disk's order; here items are sorted by path.
+    ``max_images: n`` uses n items only, spread evenly over the whole, for quick validation during training.
 
     Args:
         dataset: A dataset with BasicSR's ``opt``; its ``paths`` are sorted if they are a list.
@@ -31,13 +34,16 @@ class CheckedDataset(data.Dataset):
             raise InputError(f"Dataset {self.opt['name']} is empty; check its dataroot_gt and dataroot_lq.")
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return min(len(self.dataset), self.opt.get('max_images') or len(self.dataset))
 
     def __getitem__(self, index: int) -> Any:
         for attempt in range(len(self)):
-            i = (index + attempt) % len(self)
+            i = (index + attempt) % len(self) * len(self.dataset) // len(self)
             try:
-                return self.dataset[i]
+                item = self.dataset[i]
+                if self.opt.get('type') == 'PairedImageDataset' and self.opt.get('phase') != 'train':
+                    _check_sizes(item, self.opt.get('scale', 1))
+                return item
             except InputError:
                 raise
             # What BasicSR's readers raise for files that are no images, damaged, empty, or do not pair up
@@ -56,7 +62,21 @@ class CheckedDataset(data.Dataset):
         return ' / '.join(item[key] for key in ('lq_path', 'gt_path') if key in item) if isinstance(item, dict) else str(item)
 
 
+def _check_sizes(item: dict[str, Any], scale: int) -> None:
+    """Raise a ValueError unless gt is ``scale`` times lq; BasicSR cuts a larger gt down to that in silence in validation."""
+    height, width = (scale * side for side in item['lq'].shape[-2:])
+    size = decoded = tuple(item['gt'].shape[:0:-1])
+    if Path(item['gt_path']).is_file():  # in an LMDB it is a key
+        with Image.open(item['gt_path']) as image:
+            size = image.size
+    # The header's width and height are exchanged in photos that EXIF turns.
+    if decoded != (width, height) or sorted(size) != sorted((width, height)):
+        raise ValueError(f'gt is {size[0]}x{size[1]} pixels where {width}x{height} are expected')
+
+
 def _first_line(error: Exception) -> str:
+    if isinstance(error, cv2.error) and 'buf.empty()' in str(error):
+        return 'empty file'
     if isinstance(error, AttributeError) and 'NoneType' in str(error):
         return 'damaged or no image'  # OpenCV returned no pixels
     text = ' '.join(str(part) for part in error.args) or type(error).__name__

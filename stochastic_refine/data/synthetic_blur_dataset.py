@@ -32,7 +32,6 @@ class SyntheticBlurDataset(data.Dataset):
         noise_sigma: [lowest, highest] standard deviation of the noise, in 8-bit grey values; drawn uniformly.
         linear_light: Blur light intensities instead of stored sRGB values, as a camera does. Default true.
         seed: Seed of the validation pairs. Default 0.
-        max_images: Use only the first so many photos.
         cache: Keep decoded photos in memory (per worker). Default false.
         skip_corrupt: Go on with another photo where one cannot be read, with a warning; else stop and name it.
 
@@ -48,7 +47,7 @@ class SyntheticBlurDataset(data.Dataset):
         self.linear_light = opt.get('linear_light', True)
         self.seed = opt.get('seed', 0)
         self.cache: dict[int, NDArray[np.uint8]] | None = {} if opt.get('cache') else None
-        self.paths = find_images(opt['dataroot_gt'])[:opt.get('max_images')]
+        self.paths = find_images(opt['dataroot_gt'])
         if self.train and not self.gt_size:
             raise InputError(f"datasets: {opt.get('name', 'train')} needs gt_size, the side of the training crops, e.g. 128.")
 
@@ -64,7 +63,7 @@ class SyntheticBlurDataset(data.Dataset):
         path, photo = self._load(index)
         kernel = camera_shake_kernel(rng.uniform(*self.trajectory_length), rng)
         margin = kernel.shape[0] // 2
-        window = self._window(photo.shape[:2], rng)
+        window = self._window(path, photo.shape[:2], rng)
         # The margin comes from the photo where it goes on, and is reflected where it ends.
         padded = cv2.copyMakeBorder(photo, margin, margin, margin, margin, cv2.BORDER_REFLECT_101)
         top, left, height, width = window
@@ -98,13 +97,13 @@ class SyntheticBlurDataset(data.Dataset):
             return self.paths[i], photo
         raise InputError(f"No photo in {self.opt['dataroot_gt']} can be read; check the folder.")
 
-    def _window(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int, int, int]:
+    def _window(self, path: Path, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int, int, int]:
         """(top, left, height, width) of the crop."""
         if not self.gt_size:
             return 0, 0, *size
         if min(size) < self.gt_size:
-            raise InputError(f"A photo in {self.opt['dataroot_gt']} is {size[1]}x{size[0]} pixels, smaller than gt_size "
-                             f'{self.gt_size}; remove it or lower gt_size.')
+            raise InputError(f'Photo {path} is {size[1]}x{size[0]} pixels, smaller than gt_size {self.gt_size}; '
+                             'remove it or lower gt_size.')
         room = [side - self.gt_size for side in size]
         top, left = rng.integers(0, [room[0] + 1, room[1] + 1]) if self.train else (room[0] // 2, room[1] // 2)
         return int(top), int(left), self.gt_size, self.gt_size

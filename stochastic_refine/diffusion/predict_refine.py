@@ -50,14 +50,13 @@ def predict_refine_target(gt: Tensor,
     Returns:
         ``(r_t, noise_level, eps)``: (B, 3, H, W), sqrt(alpha_bar) of shape (B,) in float32, and (B, 3, H, W).
     """
-    alpha_bar = draw_alpha_bar(schedule, gt.shape[0], generator).to(gt.device)
+    alpha_bar = draw_alpha_bar(schedule, gt.shape[0], generator)
     if generator is None:
         eps = torch.randn_like(gt)
     else:
         eps = torch.randn(gt.shape, generator=generator, dtype=gt.dtype).to(gt.device)
-    # In float64, because near alpha_bar = 1 the noise's share would lose its digits in float32.
     r_t = forward_marginal(_residual(gt, initial, residual_scale), eps, alpha_bar[:, None, None, None])
-    return r_t.to(gt.dtype), alpha_bar.sqrt().float(), eps
+    return r_t, alpha_bar.sqrt().to(gt.device, torch.float32), eps
 
 
 def refine(denoise: Callable[[Tensor, Tensor, Tensor], Tensor],

@@ -12,7 +12,11 @@ def forward_marginal(r0: Tensor, eps: Tensor, alpha_bar: Level) -> Tensor:
 
     Sec. 3 of the paper prints ``(1 - alpha_bar) eps`` once; the square root is meant, as Eqs. (2), (5) and (6) show.
     """
-    return alpha_bar**0.5 * r0 + (1 - alpha_bar)**0.5 * eps
+    signal, sigma = alpha_bar**0.5, (1 - alpha_bar)**0.5
+    if isinstance(alpha_bar, Tensor):
+        # The roots are taken in the table's float64, because near alpha_bar = 1 sigma would lose its digits in float32.
+        signal, sigma = signal.to(r0), sigma.to(r0)
+    return signal * r0 + sigma * eps
 
 
 def r0_from_eps(r_t: Tensor, eps: Tensor, alpha_bar: Level) -> Tensor:

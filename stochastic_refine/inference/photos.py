@@ -342,8 +342,8 @@ def _from_array(array: np.ndarray, name: str) -> Photo:
 
 
 def _colour_and_alpha(values: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """RGB and alpha from [H, W] or [H, W, 1 to 4], as float32 that shares no memory with what was given."""
-    values = np.array(values[..., None] if values.ndim == 2 else values, np.float32, order='C')
+    """float32 RGB and alpha from [H, W] or [H, W, 1 to 4]."""
+    values = np.asarray(values[..., None] if values.ndim == 2 else values, np.float32)
     pixels = np.ascontiguousarray(values[..., :3] if values.shape[2] > 2 else values[..., [0, 0, 0]])
     return pixels, np.ascontiguousarray(values[..., -1]) if values.shape[2] in (2, 4) else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from collections import OrderedDict
@@ -10,6 +11,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger
 from basicsr.utils.dist_util import master_only
@@ -38,15 +40,45 @@ class RestorationModel(ShardedValidation, SRModel):
         compile: Compile the network with torch.compile.
         optim_g.type: Any optimizer of ``torch.optim``.
     A loss or gradient that is not finite stops the training before it can spoil weights or checkpoints. Checkpoints are
-    written atomically and carry the network's options. Ctrl-C finishes the iteration, saves and stops.
+    written atomically and carry the network's options. Ctrl-C finishes the iteration (on all processes the same one), or the
+    image under validation, saves and stops.
 
     Overridden: network loading, device placement (CPU and gloo too), optimizer choice, EMA (buffers too), the optimization
     step, saving, and validation (:class:`ShardedValidation`). Inherited: losses, schedulers, logging, resuming.
     """
 
+    stop_requested = False
+
+    @classmethod
+    def check_options(cls, opt: dict[str, Any]) -> None:
+        """Check this model's own options, before anything is created.
+
+        Raises:
+            InputError: At the first that it would fail over, or pass over.
+        """
+        val = opt.get('val') or {}
+        for where, block in (('train', opt.get('train') or {}), ('val', val)):
+            if block.get('precision', 'float32') not in PRECISIONS:
+                raise InputError(f"{where}: precision must be float32 or bfloat16, got '{block['precision']}'.")
+        tile = val.get('tile', 'auto')
+        if tile not in (None, 'auto') and (not isinstance(tile, int) or tile < 1):
+            raise InputError(f"val: tile must be auto, ~ or a number of pixels, got '{tile}'.")
+        if opt['is_train']:
+            cls.check_losses(opt['train'])
+
+    @classmethod
+    def check_losses(cls, train_opt: dict[str, Any]) -> None:
+        """Check that ``train:`` has the losses that this model needs, and none that it cannot use."""
+        if not train_opt.get('pixel_opt') and not train_opt.get('perceptual_opt'):
+            raise InputError('train: needs a loss; give pixel_opt, for example {type: L1Loss, loss_weight: 1.0, reduction: mean}.')
+        if train_opt.get('accumulate', 1) > 1:
+            for key, options in train_opt.items():
+                if isinstance(options, dict) and options.get('reduction') == 'sum':
+                    raise InputError(f'train: {key}: reduction sum does not go with accumulate, whose parts are averaged; use mean.')
+
     def __init__(self, opt: dict[str, Any]) -> None:
         check_arch_options(opt['network_g'], 'network_g')
-        # SRModel.__init__ takes network_g apart
+        self.check_options(opt)
         self.network_options = _without_pretrained(opt['network_g'])
         super().__init__(opt)
 
@@ -55,22 +87,13 @@ class RestorationModel(ShardedValidation, SRModel):
     def init_training_settings(self) -> None:
         train_opt = self.opt['train']
         self.precision = train_opt.get('precision', 'float32')
-        if self.precision not in PRECISIONS:
-            raise InputError(f"train: precision must be float32 or bfloat16, got '{self.precision}'.")
         self.accumulate = train_opt.get('accumulate', 1)
         self.grad_clip = train_opt.get('grad_clip')
-        self.stop_requested = False
-        self._check_losses(train_opt)
         super().init_training_settings()
         self._copy_buffers_to_ema()
         if train_opt.get('compile'):
             self.get_bare_model(self.net_g).compile()
-        if self.opt['rank'] == 0:
-            signal.signal(signal.SIGINT, self._request_stop)
-
-    def _check_losses(self, train_opt: dict[str, Any]) -> None:
-        if not train_opt.get('pixel_opt') and not train_opt.get('perceptual_opt'):
-            raise InputError('train: needs a loss; give pixel_opt, for example {type: L1Loss, loss_weight: 1.0, reduction: mean}.')
+        signal.signal(signal.SIGINT, self._request_stop)
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
         net = net.to(self.device, memory_format=torch.channels_last)
@@ -101,9 +124,14 @@ class RestorationModel(ShardedValidation, SRModel):
             raise InputError(f"train: optim_g has an unknown type '{optim_type}'; {nearest(str(optim_type), known)}")
         try:
             return getattr(torch.optim, optim_type)(params, lr, **kwargs)
-        except TypeError as error:
-            raise InputError(f'train: optim_g: {optim_type} refuses its arguments ({error}); numbers such as 1e-4 are text in '
-                             'YAML, write 0.0001 or 1.0e-4.') from error
+        except (TypeError, ValueError, IndexError) as error:
+            raise InputError(f'train: optim_g: {optim_type} refuses its arguments ({error}); correct them.') from error
+
+    def setup_schedulers(self) -> None:
+        try:
+            super().setup_schedulers()
+        except (TypeError, ValueError, AssertionError, NotImplementedError) as error:
+            raise InputError(f'train: scheduler cannot be made ({error}); correct its type or arguments.') from error
 
     # ---------------------------------------------------------------- one iteration
 
@@ -136,13 +164,14 @@ class RestorationModel(ShardedValidation, SRModel):
                 total[name] = total.get(name, 0) + loss.detach()
         norm = nn.utils.clip_grad_norm_(self._trained_parameters(), self.grad_clip or float('inf'))
         self.log_dict = self.reduce_loss_dict(total)
-        if not torch.isfinite(norm):
+        # The loss by itself: the L1 loss has a gradient of zero where its target is not a number.
+        if not torch.isfinite(norm) or not all(math.isfinite(value) for value in self.log_dict.values()):
             raise InputError(f'Training stopped at iteration {current_iter}, before the update: loss or gradient is not finite '
                              f'({self._loss_text()}); {self._last_checkpoint()} Lower the learning rate or set train: grad_clip.')
         self.optimizer_g.step()
         if self.ema_decay > 0:
             self.model_ema(decay=self.ema_decay)
-        if self.stop_requested:
+        if self._stop_agreed():
             self._save_and_stop(current_iter)
 
     def model_ema(self, decay: float = 0.999) -> None:
@@ -177,9 +206,24 @@ class RestorationModel(ShardedValidation, SRModel):
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C stops at once
         self.stop_requested = True
 
+    def _stop_agreed(self) -> bool:
+        """Whether any process was asked to stop; all get the same answer, else one would wait for the others for ever."""
+        if not self.opt['dist']:
+            return self.stop_requested
+        requested = torch.tensor(float(self.stop_requested), device=self.device)
+        dist.all_reduce(requested, dist.ReduceOp.MAX)
+        return requested.item() > 0
+
+    def before_validating_image(self, current_iter: int | str) -> None:
+        if self.stop_requested and not self.opt['dist']:
+            # The last validation counts one iteration more than there were.
+            self._save_and_stop(min(int(current_iter), int(self.opt['train']['total_iter'])))
+
     def _save_and_stop(self, current_iter: int) -> None:
         per_epoch = self.opt.get('iterations_per_epoch') or current_iter
         self.save((current_iter - 1) // per_epoch, current_iter)
+        if self.opt['dist']:
+            dist.barrier()  # torchrun ends the others as soon as one process has ended
         raise KeyboardInterrupt(f'Stopped and saved at iteration {current_iter}; continue with --auto_resume.')
 
     def checkpoint_metadata(self) -> dict[str, Any]:
@@ -190,12 +234,15 @@ class RestorationModel(ShardedValidation, SRModel):
     def save_network(self, net: nn.Module | list[nn.Module], net_label: str, current_iter: int,
                      param_key: str | list[str] = 'params') -> None:
         nets, keys = (net, param_key) if isinstance(net, list) else ([net], [param_key])
+        name = 'latest' if current_iter == -1 else current_iter
+        if not all(parameter.isfinite().all() for n in nets for parameter in n.parameters()):
+            raise InputError(f'Training stopped at iteration {name}: the update made weights that are not finite, which were not '
+                             f'saved; {self._last_checkpoint()} Lower the learning rate or set train: grad_clip.')
         content: dict[str, Any] = {
             key: {name: value.detach().cpu() for name, value in self.get_bare_model(n).state_dict().items()}
             for n, key in zip(nets, keys)
         }
         content[METADATA_KEY] = {**self.checkpoint_metadata(), 'iteration': current_iter}
-        name = 'latest' if current_iter == -1 else current_iter
         path = os.path.join(self.opt['path']['models'], f'{net_label}_{name}.pth')
         write_atomically(path, lambda temporary: torch.save(content, temporary))
 

@@ -34,17 +34,23 @@ class StochasticRefineModel(RestorationModel):
         self.operating_points = operating_points_of(opt.get('val') or {})
         super().__init__(opt)
 
-    def _check_losses(self, train_opt: dict[str, Any]) -> None:
-        train_opt.setdefault('pixel_opt', train_opt.get('initial_opt'))
-        if not train_opt.get('pixel_opt'):  # SRModel wants one; Eq. (6) alone has none
-            train_opt['pixel_opt'] = {'type': 'L1Loss', 'loss_weight': 0.0, 'reduction': 'mean'}
+    @classmethod
+    def check_options(cls, opt: dict[str, Any]) -> None:
+        operating_points_of(opt.get('val') or {})
+        super().check_options(opt)
 
-    def init_training_settings(self) -> None:
-        train_opt = self.opt['train']
+    @classmethod
+    def check_losses(cls, train_opt: dict[str, Any]) -> None:
         for key in ('pixel_opt', 'perceptual_opt'):
             if train_opt.get(key):
                 raise InputError(f'train: {key} has no meaning for StochasticRefineModel; the loss on the predicted noise is '
                                  'noise_opt, that on the initial prediction initial_opt.')
+        super().check_losses({**train_opt, 'pixel_opt': train_opt.get('noise_opt') or {'type': 'NoisePredictionLoss'}})
+
+    def init_training_settings(self) -> None:
+        train_opt = self.opt['train']
+        # SRModel wants a pixel loss; Eq. (6) alone has none
+        train_opt['pixel_opt'] = train_opt.get('initial_opt') or {'type': 'L1Loss', 'loss_weight': 0.0, 'reduction': 'mean'}
         super().init_training_settings()
         self.cri_noise = build_loss(train_opt.get('noise_opt') or {'type': 'NoisePredictionLoss'}).to(self.device)
         self.cri_initial = self.cri_pix if train_opt.get('initial_opt') else None
@@ -53,7 +59,7 @@ class StochasticRefineModel(RestorationModel):
         with self._autocast():
             output = self.net_g(lq, gt=gt)
         losses = {'l_noise': self.cri_noise(output['noise_prediction'], output['noise'])}
-        if self.cri_initial and output['initial'] is not None:
+        if self.cri_initial and 'initial' in output:
             losses['l_initial'] = self.cri_initial(output['initial'], gt)
         return losses
 
@@ -82,4 +88,8 @@ def operating_points_of(val: dict[str, Any]) -> dict[str, OperatingPoint]:
         return {'sample': OperatingPoint.from_options(single, 'val')}
     if single:
         raise InputError(f"val: '{next(iter(single))}' belongs into one of the operating_points, since there are some.")
+    if not isinstance(named, dict) or not all(isinstance(options, dict) for options in named.values()):
+        raise InputError('val: operating_points must hold named blocks, for example {ours: {sampler: ancestral, steps: 50}}.')
+    if 'initial' in named:
+        raise InputError("val: operating_points: 'initial' names the initial prediction, which is scored always; choose another name.")
     return {name: OperatingPoint.from_options(options, f'val: operating_points: {name}') for name, options in named.items()}

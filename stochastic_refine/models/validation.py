@@ -34,6 +34,7 @@ class ShardedValidation:
         indices = range(rank, len(dataset), world_size)
         scores = {}
         for index in tqdm(indices, unit='image', desc=name, disable=rank > 0 or not self.opt['val'].get('pbar', False)):
+            self.before_validating_image(current_iter)
             data = dataset[index]
             self.feed_data({key: value[None] if isinstance(value, Tensor) else [value] for key, value in data.items()})
             image_name = os.path.splitext(os.path.basename(data['lq_path']))[0]
@@ -52,6 +53,9 @@ class ShardedValidation:
         scores = _gather(scores, world_size)
         if rank == 0 and scores:
             self._record(name, [scores[index] for index in sorted(scores)], current_iter, tb_logger)
+
+    def before_validating_image(self, current_iter: int | str) -> None:
+        """Hook: called before each image, for example to stop there."""
 
     def _record(self, name: str, scores: list[dict[str, float]], current_iter: int | str, tb_logger: Any) -> None:
         """Average over the images, keep the best, log."""

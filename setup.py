@@ -1,0 +1,50 @@
+"""Package metadata; tool settings are in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+setup(
+    name='stochastic_refine',
+    version=re.search(r"__version__ = '(.+)'", (ROOT / 'stochastic_refine/__init__.py').read_text()).group(1),
+    description='Predict-and-refine diffusion deblurring for BasicSR ("Deblurring via Stochastic Refinement", CVPR 2022)',
+    long_description=(ROOT / 'README.md').read_text(),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    python_requires='>=3.11',
+    # The folder basicsr/ holds launchers only; in the wheel it would overwrite the real BasicSR.
+    packages=find_packages(include=['stochastic_refine*']),
+    package_data={'stochastic_refine': ['weights/*']},
+    install_requires=[
+        'torch>=2.4',
+        'numpy>=1.26',
+        'Pillow>=10.1',
+        'opencv-python>=4.8',
+        'safetensors>=0.4.3',
+        'tqdm>=4.60',
+        # BasicSR 1.4.2 cannot be built on Python 3.13: there restoring works, and training says what is missing.
+        'basicsr>=1.4.2; python_version < "3.13"',
+        'torchvision>=0.19; python_version < "3.13"',
+        'pyyaml>=6.0; python_version < "3.13"',
+        'setuptools; python_version < "3.13"',  # BasicSR imports distutils, which setuptools supplies from Python 3.12 on
+    ],
+    extras_require={
+        # ST-LPIPS does not declare the last two
+        'metrics': ['lpips>=0.1.4', 'stlpips-pytorch>=0.0.2', 'ipython', 'torchsummary'],
+        # PolyForm Noncommercial licence: only if you ask for it
+        'iqa': ['pyiqa>=0.1.10'],
+        'mmengine': ['mmengine>=0.10.4'],
+        'demo': ['scikit-image>=0.22', 'matplotlib>=3.8'],
+        'test': ['pytest>=7.4', 'scikit-image>=0.22', 'scipy>=1.11', 'stlpips-pytorch>=0.0.2', 'ipython', 'torchsummary'],
+    },
+    entry_points={'console_scripts': ['stochastic-refine = stochastic_refine.cli:main']},
+    classifiers=[
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Programming Language :: Python :: 3.13',
+        'Topic :: Scientific/Engineering :: Image Processing',
+    ],
+)

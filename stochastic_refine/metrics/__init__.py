@@ -1,0 +1,1 @@
+"""Metrics with BasicSR's signature: (img, img2) BGR uint8."""

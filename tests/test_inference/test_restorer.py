@@ -1,0 +1,132 @@
+"""Restorer and tiling: exact tiles, repeatable samples, averages and standard deviations that are what they say."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from stochastic_refine.archs import PredictRefineNet, RefineUNet
+from stochastic_refine.errors import InputError
+from stochastic_refine.inference.operating_point import OperatingPoint
+from stochastic_refine.inference.restorer import Restorer
+from stochastic_refine.inference.tiling import TiledNet, halo_of
+
+
+@pytest.fixture(scope='module')
+def net() -> PredictRefineNet:
+    """A tiny untrained pair."""
+    torch.manual_seed(0)
+    part = {'type': 'RefineUNet', 'base_channels': 4, 'num_res_blocks': 1, 'channel_mults': [1, 2]}
+    return PredictRefineNet(part, {**part, 'in_channels': 6, 'noise_conditioned': True})
+
+
+POINT = OperatingPoint(steps=3, final_variance=0.5, num_samples=3)
+
+
+@pytest.mark.parametrize('size', [(150, 131), (97, 200)])
+def test_tiled_equals_whole(net: PredictRefineNet, size: tuple[int, int]) -> None:
+    lq = torch.rand(3, *size, generator=torch.Generator().manual_seed(1))
+    whole = Restorer(net, tile=None).restore(lq, POINT, keep_samples=True)
+    tiled = Restorer(net, tile=32)
+    assert tiled.tiles_exactly
+    assert TiledNet(net.denoiser, 32).calls(*size) > 4  # it really is cut
+    result = tiled.restore(lq, POINT, keep_samples=True)
+    for a, b in ((whole.samples, result.samples), (whole.initial, result.initial), (whole.std, result.std)):
+        assert (a - b).abs().max() < 1e-5
+
+
+def test_halo_is_needed(net: PredictRefineNet) -> None:
+    """In float64 the full halo is exact to rounding and half of it is not, so the test above could fail."""
+    predictor = copy.deepcopy(net.predictor).double()
+    lq = torch.rand(1, 3, 150, 131, dtype=torch.float64)
+    tiled = TiledNet(predictor, 32)
+    with torch.inference_mode():
+        whole = predictor(lq)
+        assert (tiled(lq) - whole).abs().max() < 1e-14
+        tiled.halo = halo_of(predictor) // 4 * 2
+        assert (tiled(lq) - whole).abs().max() > 1e-12
+
+
+def test_paper_nets_need_288_pixels() -> None:
+    with torch.device('meta'):
+        assert halo_of(RefineUNet()) == 288
+
+
+def test_sample_depends_on_its_seed_alone(net: PredictRefineNet) -> None:
+    lq = torch.rand(3, 20, 17)
+    restorer = Restorer(net)
+    together = restorer.restore(lq, POINT, keep_samples=True).samples
+    for i in range(3):
+        alone = restorer.restore(lq, OperatingPoint(steps=3, final_variance=0.5, seed=i)).image
+        torch.testing.assert_close(alone, together[i], rtol=0, atol=1e-6)
+    assert (together[0] - together[1]).abs().mean() > 1e-3
+
+
+def test_mean_and_std_are_those_of_the_samples(net: PredictRefineNet) -> None:
+    lq = torch.rand(3, 20, 17)
+    point = OperatingPoint(steps=2, final_variance=0.5, num_samples=11, average=True)
+    result = Restorer(net).restore(lq, point, keep_samples=True)
+    torch.testing.assert_close(result.image, result.samples.mean(0))
+    torch.testing.assert_close(result.std, result.samples.std(0))
+    streamed = Restorer(net).restore(lq, point)
+    assert streamed.samples is None
+    torch.testing.assert_close(streamed.std, result.std)
+
+
+def test_network_restores_like_the_restorer(net: PredictRefineNet) -> None:
+    """``net(lq)``, as any codebase calls it, walks the same path."""
+    lq = torch.rand(1, 3, 24, 24)
+    net.sampling.update(steps=4, final_variance=0.3, seed=5)
+    with torch.inference_mode():
+        plain = net(lq)
+    point = OperatingPoint(steps=4, final_variance=0.3, seed=5)
+    torch.testing.assert_close(plain[0].clamp(0, 1), Restorer(net).restore(lq[0], point).image, rtol=0, atol=1e-6)
+
+
+def test_given_initial_is_used_and_mode_restored(net: PredictRefineNet) -> None:
+    lq = torch.rand(3, 16, 16)
+    restorer = Restorer(net)
+    net.train()
+    initial = restorer.predict(lq)
+    calls = []
+    restorer.on_call = lambda done, total: calls.append((done, total))
+    a = restorer.restore(lq, POINT, initial=initial).image
+    assert calls[-1] == (3, 3)  # three samples in one batch, and no predictor call
+    b = restorer.restore(lq, POINT).image
+    assert calls[-1] == (4, 4)
+    torch.testing.assert_close(a, b)
+    assert net.training
+    net.eval()
+
+
+def test_deterministic_network_and_its_tiles() -> None:
+    """A network that declares no radius is run too, and the user can be told that tiles are not exact."""
+    net = torch.nn.Conv2d(3, 3, 3, padding=1)
+    lq = torch.rand(3, 300, 40)
+    whole, tiled = Restorer(net, tile=None), Restorer(net, tile=64)
+    assert not tiled.tiles_exactly
+    result = whole.restore(lq, POINT)
+    assert result.std is None and result.initial is None
+    torch.testing.assert_close(result.image, tiled.restore(lq, POINT).image, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize('options, word', [
+    ({'stesp': 3}, 'steps'),
+    ({'steps': 0}, 'steps'),
+    ({'sampler': 'dimm'}, 'ddim'),
+    ({'final_variance': 1.5}, 'final_variance'),
+    ({'eta': -1}, 'eta'),
+    ({'seed': 'x'}, 'seed'),
+    ({'num_samples': True}, 'num_samples'),
+])
+def test_bad_operating_points_are_named(options: dict, word: str) -> None:
+    with pytest.raises(InputError, match=word):
+        OperatingPoint.from_options(options, 'val')
+
+
+def test_low_precision_stays_close(net: PredictRefineNet) -> None:
+    lq = torch.rand(3, 32, 32)
+    point = OperatingPoint(steps=3, final_variance=0.5, clamp=True)
+    exact, fast = (Restorer(net, precision=p).restore(lq, point).image.numpy() for p in ('float32', 'bfloat16'))
+    assert 0 < np.abs(exact - fast).max() < 0.1

@@ -1,0 +1,151 @@
+"""StochasticRefineModel: Eq. (6) as its loss, and validation by the restorer that everyone uses."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import for_test, unet
+from stochastic_refine.errors import InputError
+from stochastic_refine.inference.operating_point import OperatingPoint
+from stochastic_refine.inference.restorer import Restorer
+from stochastic_refine.inference.weights import load_network
+from test_restoration_model import batch, loader, step, validate, weights
+
+
+def test_loss_is_the_l1_distance_between_the_noise_and_its_prediction(build_model, refine_options):
+    del refine_options['train']['initial_opt']
+    refine_options['network_g']['predictor'] = unet()  # with the global skip its last layer is zero and stops the gradient
+    refine_options['train'].update(precision='float32', accumulate=1)
+    model = build_model(refine_options)
+    data = batch()
+    torch.manual_seed(7)
+    output = model.net_g(data['lq'], gt=data['gt'])
+    expected = (output['noise'] - output['noise_prediction']).abs().mean().item()
+    torch.manual_seed(7)
+    step(model, data)
+    assert model.log_dict == {'l_noise': pytest.approx(expected, rel=1e-6)}
+    # Eq. (6) alone trains the predictor through the denoiser
+    assert all(p.grad.norm() > 0 for p in model.net_g.predictor.parameters() if p.dim() > 1)
+
+
+def test_initial_loss_is_added_with_its_weight(build_model, refine_options):
+    refine_options['train'].update(precision='float32', accumulate=1)
+    refine_options['train']['initial_opt']['loss_weight'] = 3.0
+    model = build_model(refine_options)
+    data = batch()
+    expected = 3 * (model.net_g.predict(data['lq']) - data['gt']).abs().mean().item()
+    step(model, data)
+    assert list(model.log_dict) == ['l_noise', 'l_initial']
+    assert model.log_dict['l_initial'] == pytest.approx(expected, rel=1e-6)
+
+
+def test_frozen_predictor_stays_as_loaded(build_model, refine_options, tmp_path):
+    donor = build_model(refine_options, seed=9).net_g.predictor
+    torch.save(donor.state_dict(), tmp_path / 'predictor.pth')
+    refine_options['network_g']['predictor'].update(pretrained=str(tmp_path / 'predictor.pth'), frozen=True)
+    model = build_model(refine_options)
+    before = weights(model.net_g.denoiser)
+    step(model, batch())
+    assert torch.equal(weights(model.net_g.predictor), weights(donor))
+    torch.testing.assert_close(weights(model.net_g_ema.predictor), weights(donor))
+    assert not torch.equal(weights(model.net_g.denoiser), before)
+    assert 'pretrained' not in model.checkpoint_metadata()['network']['predictor']
+
+
+def test_without_a_predictor_the_image_itself_is_modelled(build_model, refine_options):
+    refine_options['network_g']['predictor'] = None
+    model = build_model(refine_options)
+    step(model, batch())
+    assert list(model.log_dict) == ['l_noise']
+    assert list(validate(model, refine_options)) == ['vivid/psnr', 'faithful/psnr']
+
+
+def test_one_pass_scores_the_initial_prediction_once_and_every_point(build_model, refine_options):
+    model = build_model(refine_options)
+    step(model, batch())  # so that the average is not the network
+    data = loader(refine_options).dataset[1]
+    model.feed_data({'lq': data['lq'][None], 'gt': data['gt'][None]})
+    calls = []
+    model.net_g_ema.predictor.register_forward_hook(lambda *_: calls.append(1))
+    results = model.restorations()
+    assert len(calls) == 1 and list(results) == ['initial', 'vivid', 'faithful']
+    restorer = Restorer(model.net_g_ema)
+    points = refine_options['val']['operating_points']
+    assert torch.equal(results['initial'][0], restorer.predict(data['lq']).clamp(0, 1))
+    faithful = restorer.restore(data['lq'], OperatingPoint(**points['faithful']), keep_samples=True)
+    torch.testing.assert_close(results['faithful'][0], faithful.samples.mean(0))
+    assert faithful.std.max() > 1e-3  # three different samples
+    assert torch.equal(results['vivid'][0], restorer.restore(data['lq'], OperatingPoint(**points['vivid'])).image)
+
+
+def test_validation_repeats_to_the_last_digit_and_leaves_the_random_state_alone(build_model, refine_options):
+    model = build_model(refine_options)
+    first = dict(validate(model, refine_options))
+    torch.manual_seed(99)
+    np.random.seed(99)
+    random.seed(99)
+    before = torch.get_rng_state()
+    assert validate(model, refine_options) == first
+    assert torch.equal(torch.get_rng_state(), before)
+    assert first.keys() == {'initial/psnr', 'vivid/psnr', 'faithful/psnr'}
+    refine_options['val']['operating_points']['vivid']['seed'] = 1
+    other = validate(build_model(refine_options), refine_options)
+    assert other['vivid/psnr'] != first['vivid/psnr'] and other['faithful/psnr'] == first['faithful/psnr']
+
+
+def test_a_checkpoint_alone_rebuilds_the_network_that_was_scored(build_model, refine_options):
+    model = build_model(refine_options)
+    step(model, batch())
+    model.save(0, 1)
+    scores = dict(validate(model, refine_options))
+    path = Path(model.opt['path']['models']) / 'net_g_1.pth'
+    net, points, metadata = load_network(path)
+    assert points == model.operating_points and metadata['iteration'] == 1
+    assert not torch.equal(weights(model.net_g), weights(net))
+    assert torch.equal(weights(model.net_g_ema), weights(net))
+    tested = build_model(for_test(refine_options, path), seed=5)
+    assert validate(tested, refine_options) == scores
+
+
+@pytest.mark.parametrize('val, fragments', [
+    ({'finalvariance': 0.5}, ('finalvariance', 'final_variance')),
+    ({'sampler': 'dim'}, ('val', "'dim'", 'ddim')),
+    ({'steps': 0}, ('val', 'steps')),
+    ({'steps': 5, 'operating_points': {'a': {}}}, ("'steps'", 'operating_points')),
+    ({'operating_points': {'a': {'stpes': 5}}}, ('operating_points: a', 'stpes', 'steps')),
+    ({'operating_points': {'a': {'eta': 2}}}, ('operating_points: a', 'eta')),
+    ({'operating_points': {'initial': {}}}, ("'initial'", )),
+    ({'operating_points': {'a': None}}, ('operating_points', )),
+    ({'operating_points': ['a']}, ('operating_points', )),
+])
+def test_wrong_operating_points_are_refused(build_model, refine_options, val, fragments):
+    refine_options['val'] = {'val_freq': 1, 'save_img': False, **val}
+    with pytest.raises(InputError) as error:
+        build_model(refine_options)
+    assert all(fragment in str(error.value) for fragment in fragments)
+
+
+def test_a_single_point_is_called_sample(build_model, refine_options):
+    refine_options['val'] = {'val_freq': 1, 'save_img': False, 'steps': 1, 'pbar': False, 'tile': 64, 'precision': 'bfloat16'}
+    assert build_model(refine_options).operating_points == {'sample': OperatingPoint(steps=1)}
+
+
+@pytest.mark.parametrize('key', ['pixel_opt', 'perceptual_opt'])
+def test_losses_of_deterministic_networks_are_refused(build_model, refine_options, key):
+    refine_options['train'][key] = {'type': 'L1Loss'}
+    with pytest.raises(InputError, match=f'{key} has no meaning.*initial_opt'):
+        build_model(refine_options)
+
+
+def test_another_arch_of_basicsr_can_be_the_predictor(build_model, refine_options):
+    refine_options['network_g']['predictor'] = {'type': 'SRVGGNetCompact', 'num_feat': 4, 'num_conv': 1, 'upscale': 1}
+    model = build_model(refine_options)
+    step(model, batch())
+    assert set(model.log_dict) == {'l_noise', 'l_initial'}
+    refine_options['network_g']['denoiser'] = unet(in_channels=6, noise_conditionned=True)
+    with pytest.raises(InputError, match='denoiser: RefineUNet has no option .noise_conditionned.; did you mean noise_conditioned'):
+        build_model(refine_options)
