@@ -242,7 +242,12 @@ def write_yaml(path: Path, options: dict[str, Any]) -> Path:
     return path
 
 
+def python_environment() -> dict[str, str]:
+    """Environment of a Python process that finds the repository."""
+    return {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(REPOSITORY)}
+
+
 def run_python(*args: str, cwd: Path, seconds: float = 240) -> subprocess.CompletedProcess[str]:
-    """``python ARGS`` in ``cwd`` with the repository importable, as a user would run it."""
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(REPOSITORY)}
-    return subprocess.run([sys.executable, *args], cwd=cwd, env=environment, capture_output=True, text=True, timeout=seconds)
+    """``python ARGS`` in ``cwd``, as a user would run it."""
+    return subprocess.run(
+        [sys.executable, *args], cwd=cwd, env=python_environment(), capture_output=True, text=True, timeout=seconds)

@@ -162,7 +162,7 @@ def test_weights_that_fit_are_loaded_in_the_nets_dtype():
 
 
 @pytest.mark.parametrize(('error', 'expected', 'words'), [
-    (OSError(errno.ENOSPC, 'No space left on device'), InputError, 'could not be written .*No space left.*previous one is kept'),
+    (OSError(errno.ENOSPC, 'No space left on device'), InputError, 'could not be written .*No space left.*one is kept'),
     (RuntimeError('PytorchStreamWriter failed writing file data/0'), InputError, 'previous one is kept'),
     (TypeError('cannot pickle'), TypeError, 'cannot pickle'),
     (KeyboardInterrupt(), KeyboardInterrupt, ''),

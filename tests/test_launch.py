@@ -9,13 +9,15 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import time
 import uuid
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPOSITORY, for_test, run_python, write_yaml
+from conftest import REPOSITORY, for_test, python_environment, run_python, write_yaml
 
 SCORES = ('initial/psnr', 'vivid/psnr', 'faithful/psnr')
 
@@ -27,6 +29,13 @@ def scores(log):
 
 def iterations(log):
     return [int(number.replace(',', '')) for number in re.findall(r'iter: *([\d,]+), lr:', log)]
+
+
+def wait_for(condition, seconds=240):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f'nothing came within {seconds} s'
+        time.sleep(0.05)
 
 
 def read_log(folder, mode='train'):
@@ -151,10 +160,7 @@ def test_ctrl_c_saves_and_auto_resume_goes_on(start, launch, refine_options, tmp
     refine_options['logger']['save_checkpoint_freq'] = 100_000
     refine_options['datasets']['train'].update(num_worker_per_gpu=1, dataset_enlarge_ratio=100)
     run = start('train', refine_options)
-    deadline = time.monotonic() + 120
-    while not (run.err_path.exists() and 'iter:       1,' in run.err):
-        assert run.process.is_alive() and time.monotonic() < deadline, run.err
-        time.sleep(0.05)
+    wait_for(lambda: not run.process.is_alive() or (run.err_path.exists() and 'iter:       1,' in run.err))
     os.killpg(run.process.pid, signal.SIGINT)
     run.wait(60)
     assert run.code == 130, run.err
@@ -279,22 +285,36 @@ def free_port():
 
 
 @pytest.mark.slow
-def test_two_processes_train_and_validate_as_one(launch, refine_options, tmp_path):
-    """torchrun on CPUs: one log, one set of checkpoints, workers that are spawned, the scores of a single process."""
-    refine_options['train']['total_iter'] = 2
+def test_two_processes_train_and_validate_as_one_and_stop_together(launch, refine_options, tmp_path):
+    """torchrun on CPUs: one log, one set of checkpoints, workers that are spawned, the scores of a single process, Ctrl-C."""
+    refine_options['train']['total_iter'] = 100_000
     refine_options['val']['val_freq'] = 2
-    refine_options['datasets']['train'].update(num_worker_per_gpu=1, persistent_workers=True)
+    refine_options['logger']['save_checkpoint_freq'] = 2
+    refine_options['datasets']['train'].update(num_worker_per_gpu=1, persistent_workers=True, dataset_enlarge_ratio=1000)
     path = write_yaml(tmp_path / 'options.yml', refine_options)
-    result = run_python('-m', 'torch.distributed.run', '--nproc_per_node=2', f'--master_port={free_port()}',
-                        '-m', 'stochastic_refine.cli', 'train', '-opt', str(path), '--launcher', 'pytorch', cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
+    with (tmp_path / 'output').open('w') as output:
+        process = subprocess.Popen(
+            [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2', f'--master_port={free_port()}',
+             '-m', 'stochastic_refine.cli', 'train', '-opt', str(path), '--launcher', 'pytorch'],
+            cwd=tmp_path, env=python_environment(), stdout=output, stderr=subprocess.STDOUT)
+    try:
+        wait_for(lambda: 'iter:       3,' in (tmp_path / 'output').read_text() or process.poll() is not None)
+        process.send_signal(signal.SIGINT)
+        process.wait(120)
+    finally:
+        process.kill()
+    text = (tmp_path / 'output').read_text()
+    stopped = int(re.search(r'Stopped and saved at iteration (\d+)', text)[1])
+    assert len(set(re.findall(r'Stopped and saved at iteration (\d+)', text))) == 1
     folder = tmp_path / 'experiments' / 'tiny'
     assert [entry.name for entry in (tmp_path / 'experiments').iterdir()] == ['tiny']
+    assert (folder / 'training_states' / f'{stopped}.state').is_file()
     log = read_log(folder)
-    assert iterations(log) == [1, 2] and tuple(scores(log)) == SCORES
-    assert sorted(file.name for file in (folder / 'models').iterdir()) == ['net_g_2.pth', 'net_g_latest.pth']
+    assert iterations(log)[:3] == [1, 2, 3] and len(iterations(log)) in (stopped - 1, stopped)
+    first = scores(log.split('iter:       3,')[0])
+    assert tuple(first) == SCORES
     run = launch('test', for_test(refine_options, folder / 'models' / 'net_g_2.pth'))
-    assert scores(run.err) == scores(log)
+    assert scores(run.err) == first
 
 
 def test_the_pytorch_launcher_without_torchrun(launch, refine_options):

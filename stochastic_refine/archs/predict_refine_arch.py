@@ -56,7 +56,7 @@ class PredictRefineNet(nn.Module):
         if self.predictor is None:
             return None
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen_predictor):
-            return final_output(self.predictor(lq)).float()
+            return final_output(self.predictor, self.predictor(lq)).float()
 
     def denoise(self, r_t: Tensor, signed_lq: Tensor, noise_level: Tensor) -> Tensor:
         """The predicted noise f(r_t, y, sqrt(alpha_bar)); images in [-1, 1], ``noise_level`` (B,)."""
@@ -95,6 +95,9 @@ def _build_part(options: Mapping[str, Any], where: str) -> nn.Module:
     return net
 
 
-def final_output(output: Tensor | Sequence[Tensor]) -> Tensor:
-    """The restored image among a network's outputs: multi-stage nets return a list whose last entry it is."""
-    return output if isinstance(output, Tensor) else output[-1]
+def final_output(net: nn.Module, output: Tensor | Sequence[Tensor]) -> Tensor:
+    """The restored image among a network's outputs.
+
+    Multi-stage and multi-scale networks return a list; theirs is the last entry, or the one that ``net.output_index`` names.
+    """
+    return output if isinstance(output, Tensor) else output[getattr(net, 'output_index', -1)]

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .build import arch
+from .padding import reflect_pad_to_multiple
 
 
 class NoiseLevelEmbedding(nn.Module):
@@ -157,6 +158,23 @@ class RefineUNet(nn.Module):
         return self.patch_size * (down + 4 * 2**(self.levels - 1) + up + 1)
 
     @property
+    def tile_halo(self) -> int:
+        """Pixels around a tile, aligned to ``size_multiple``, that make its output exact (288 for the paper's nets).
+
+        A little more than the receptive radius, since at each change of level the reach grows to whole pooled pixels.
+        """
+        block, level_change, coarsest = 2, 2, self.levels - 1  # convolutions of a block, of a resampling block
+        reach = 1
+        for level in range(self.levels):  # from the output down to the coarsest level, in pixels of that level
+            reach = -(-reach // 2) if level else reach
+            reach += block * (self.num_res_blocks + 1) + (level_change if level < coarsest else 0)
+        reach += 2 * block
+        for level in reversed(range(self.levels)):  # and up to the input
+            reach = reach * 2 if level < coarsest else reach
+            reach += block * self.num_res_blocks + (level_change if level else 1)
+        return -(-reach * self.patch_size // self.size_multiple) * self.size_multiple
+
+    @property
     def activation_bytes_per_pixel(self) -> int:
         """Peak memory of a float32 call without gradients, per input pixel: the skips, and a working set at full size."""
         width = self.conv_in.out_channels
@@ -193,20 +211,3 @@ class RefineUNet(nn.Module):
         if self.global_skip:
             h = h + x[:, :self.out_channels]
         return h[..., :height, :width]
-
-
-def reflect_pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Pad (B, C, H, W) at the right and bottom by reflection to multiples of ``multiple``; any H, W >= 1.
-
-    A side too short to be reflected at once is reflected again and again; a side of one pixel is repeated.
-    """
-    for dim in (-2, -1):
-        missing = -x.shape[dim] % multiple
-        while missing > 0:
-            if x.shape[dim] == 1:
-                x = x.repeat_interleave(missing + 1, dim)
-                break
-            step = min(missing, x.shape[dim] - 1)
-            x = F.pad(x, (0, step, 0, 0) if dim == -1 else (0, 0, 0, step), mode='reflect')
-            missing -= step
-    return x

@@ -43,8 +43,8 @@ class NoiseSchedule:
         if steps < 1:
             raise ValueError(f'a schedule needs at least one step, got {steps}.')
         if steps == 1:
-            return cls(torch.tensor([final_variance], dtype=torch.float64))
-        return cls(torch.linspace(initial_variance, final_variance, steps, dtype=torch.float64))
+            return cls(torch.tensor([final_variance], dtype=torch.float64, device='cpu'))
+        return cls(torch.linspace(initial_variance, final_variance, steps, dtype=torch.float64, device='cpu'))
 
     @classmethod
     def training(cls) -> NoiseSchedule:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..archs.predict_refine_arch import PredictRefineNet, final_output
+from ..archs.predict_refine_arch import PredictRefineNet
 from ..diffusion import SampleNoise, refine
 from .operating_point import OperatingPoint
 from .tiling import TiledNet, halo_of
@@ -95,7 +95,7 @@ class Restorer:
             if not isinstance(self.net, PredictRefineNet):
                 net = self._tiled(self.net, lq, 1)
                 self._start(net.calls(*lq.shape[-2:]))
-                return Restoration(final_output(net(lq)).float()[0].clamp(0, 1))
+                return Restoration(net(lq).float()[0].clamp(0, 1))
             return self._sample(lq, point, keep_samples, None if initial is None else initial[None])
 
     def predict(self, lq: Tensor) -> Tensor | None:
@@ -106,7 +106,7 @@ class Restorer:
         with self._inference():
             net = self._tiled(self.net.predictor, lq, 1)
             self._start(net.calls(*lq.shape[-2:]))
-            return final_output(net(lq)).float()[0]
+            return net(lq).float()[0]
 
     def _sample(self, lq: Tensor, point: OperatingPoint, keep_samples: bool, initial: Tensor | None) -> Restoration:
         size = lq.shape[-2:]
@@ -117,7 +117,7 @@ class Restorer:
         if initial is None and self.net.predictor is not None:
             predictor = self._tiled(self.net.predictor, lq, 1)
             self._start(calls + predictor.calls(*size))
-            initial = final_output(predictor(lq)).float()
+            initial = predictor(lq).float()
         else:
             self._start(calls)
 

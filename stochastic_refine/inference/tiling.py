@@ -12,20 +12,17 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from ..archs.refine_unet_arch import reflect_pad_to_multiple
+from ..archs.padding import reflect_pad_to_multiple
+from ..archs.predict_refine_arch import final_output
 
-#: Halo for networks that declare no receptive radius: a compromise, since they may look at the whole image.
+#: Halo for networks that declare none: a compromise, since they may look at the whole image.
 UNKNOWN_RADIUS_HALO = 64
 UNKNOWN_SIZE_MULTIPLE = 32
 
 
 def halo_of(net: nn.Module) -> int | None:
-    """Pixels of context that make a tile exact, rounded up to the pooling grid; None if the network declares no radius."""
-    radius = getattr(net, 'receptive_radius', None)
-    if radius is None:
-        return None
-    # One pixel more than the radius per level, because a pooled pixel covers a whole cell of the grid.
-    return -(-(radius + 1) // net.size_multiple) * net.size_multiple
+    """Pixels of context that make a tile exact; None if the network does not tell, because it may see the whole image."""
+    return getattr(net, 'tile_halo', None)
 
 
 class TiledNet:
@@ -61,17 +58,18 @@ class TiledNet:
         """The network's output for ``x``, (B, C', H, W)."""
         height, width = x.shape[-2:]
         if self.calls(height, width) == 1:
-            output = self.net(x, *args)
+            output = final_output(self.net, self.net(x, *args))
             self.on_call()
             return output
-        padded = reflect_pad_to_multiple(x, self.multiple)
+        # A network that does not tell its grid pads by itself, in its own way.
+        padded = reflect_pad_to_multiple(x, self.multiple) if self.exact else x
         output = None
         for top, left, bottom, right in self._tiles(height, width):
             y0, x0 = max(top - self.halo, 0), max(left - self.halo, 0)
-            y1, x1 = min(bottom + self.halo, padded.shape[-2]), min(right + self.halo, padded.shape[-1])
-            # bottom and right may lie inside the padded margin's grid cell; cutting at the grid keeps the tile aligned
-            y1, x1 = -(-y1 // self.multiple) * self.multiple, -(-x1 // self.multiple) * self.multiple
-            part = self.net(padded[..., y0:y1, x0:x1], *args)
+            # The image's end may lie inside a cell of the grid; the padding completes it.
+            y1, x1 = bottom + self.halo + self.multiple - 1, right + self.halo + self.multiple - 1
+            window = padded[..., y0:y1 - y1 % self.multiple, x0:x1 - x1 % self.multiple]
+            part = final_output(self.net, self.net(window, *args))
             if output is None:
                 output = torch.empty(*part.shape[:2], height, width, dtype=part.dtype, device=part.device)
             output[..., top:bottom, left:right] = part[..., top - y0:bottom - y0, left - x0:right - x0]

@@ -139,7 +139,7 @@ class RestorationModel(ShardedValidation, SRModel):
         """The weighted losses of one part of a batch; their sum is minimised."""
         with self._autocast():
             output = self.net_g(lq)
-        output = final_output(output).float()
+        output = final_output(self.get_bare_model(self.net_g), output).float()
         losses = OrderedDict()
         if self.cri_pix:
             losses['l_pix'] = self.cri_pix(output, gt)

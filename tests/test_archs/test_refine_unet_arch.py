@@ -76,14 +76,11 @@ def reach(net: RefineUNet) -> int:
     return int(max(margin - columns.min(), columns.max() - (margin + cell - 1)))
 
 
-halo_too_narrow = pytest.mark.xfail(strict=True, reason='halo_of does not count the rounding to the grid of each level')
-
-
 @pytest.mark.parametrize('options', [
     {'num_res_blocks': 3},  # the paper's
-    pytest.param({'num_res_blocks': 1, 'patch_size': 2}, marks=halo_too_narrow),  # the small option files'
-    pytest.param({'num_res_blocks': 1}, marks=halo_too_narrow),
-    pytest.param({'num_res_blocks': 2, 'channel_mults': (1, 1, 2)}, marks=halo_too_narrow),
+    {'num_res_blocks': 1, 'patch_size': 2},  # the small option files'
+    {'num_res_blocks': 1},
+    {'num_res_blocks': 2, 'channel_mults': (1, 1, 2)},
 ], ids=str)
 def test_dependence_reaches_the_declared_radius_and_ends_within_the_halo(options):
     net = tiny_net(**options).double()

@@ -1,0 +1,51 @@
+"""Published networks: the released checkpoints' layout, and the published implementation's output for filled weights.
+
+``data/parity/NAME`` holds the layout and one stored case per network, ``data/parity/fill.py`` makes its weights and inputs.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stochastic_refine.archs import build_arch
+
+DATA = Path(__file__).parents[1] / 'data' / 'parity'
+_spec = importlib.util.spec_from_file_location('fill', DATA / 'fill.py')
+fill = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(fill)
+
+#: Type and constructor arguments where the layout's plain words are not those of an options file.
+OPTIONS: dict[str, dict] = {}
+
+
+@pytest.mark.parametrize('case', sorted(DATA.glob('*/case_*.npz')), ids=lambda path: path.parent.name)
+def test_layout_and_output(case: Path) -> None:
+    layout = json.loads((case.parent / 'layout.json').read_text())
+    stored = np.load(case)
+    meta = json.loads(str(stored['meta']))
+    net = build_arch({**(OPTIONS.get(case.parent.name) or layout['config']), **meta['build']})
+
+    expected = {key: (tuple(shape), dtype) for key, (shape, dtype) in layout['tensors'].items()}
+    own = {key: (tuple(value.shape), str(value.dtype).removeprefix('torch.')) for key, value in net.state_dict().items()}
+    assert own == expected
+
+    weights = fill.fill(expected, layout['fill_gain'], layout['shared_storage'])
+    net.load_state_dict({**weights, **{key: net.state_dict()[key] for key in layout['keep_as_built']}})
+    net.train(meta['mode'] == 'train')
+    spec = meta['inputs'][0]
+    with torch.inference_mode():
+        outputs = net(fill.make_input(spec['seed'], spec['shape']) * spec['scale'] + spec['shift'])
+    outputs = [outputs] if isinstance(outputs, torch.Tensor) else outputs
+    names = [name for name in stored.files if name != 'meta']
+    assert len(outputs) == len(names)
+    for name, output in zip(names, outputs):
+        stride = meta['outputs'][name].get('stored_stride', 1)
+        tolerance = 1e-3 if meta['rel_noise_f32_vs_f64'][name] > 2e-5 else 1e-4
+        error = np.abs(output[..., ::stride, ::stride].numpy() - stored[name]).max()
+        assert error <= tolerance * meta['outputs'][name]['std']
