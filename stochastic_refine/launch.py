@@ -121,10 +121,10 @@ def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
     from basicsr.utils import check_resume
     folder = opt['path']['training_states']
     if opt['auto_resume']:
+        names = os.listdir(folder) if os.path.isdir(folder) else []
         # other names: temporary files of a process that was killed while it saved
-        iterations = sorted((int(f[:-6]) for f in os.listdir(folder) if f.endswith('.state') and f[:-6].isdigit()), reverse=True) \
-            if os.path.isdir(folder) else []
-        candidates = [os.path.join(folder, f'{iteration}.state') for iteration in iterations]
+        iterations = [int(name[:-6]) for name in names if name.endswith('.state') and name[:-6].isdigit()]
+        candidates = [os.path.join(folder, f'{iteration}.state') for iteration in sorted(iterations, reverse=True)]
     else:
         candidates = [opt['path']['resume_state']] if opt['path'].get('resume_state') else []
     for path in candidates:

@@ -17,8 +17,8 @@ from .archs.build import arch_class, check_arch_options, nearest
 from .errors import InputError
 
 #: Keys of the whole file; the last row is added by BasicSR.
-_TOP_KEYS = {'name', 'model_type', 'num_gpu', 'manual_seed', 'scale', 'datasets', 'path', 'train', 'val', 'logger', 'dist_params',
-             'find_unused_parameters',
+_TOP_KEYS = {'name', 'model_type', 'num_gpu', 'manual_seed', 'scale', 'datasets', 'path', 'train', 'val', 'logger',
+             'dist_params', 'find_unused_parameters',
              'dist', 'rank', 'world_size', 'auto_resume', 'is_train', 'root_path'}
 #: Keys of BasicSR's ``path:`` block that are not made from a network's name.
 _PATH_KEYS = {'resume_state', 'root', 'experiments_root', 'models', 'training_states', 'log', 'visualization', 'results_root',
@@ -27,7 +27,8 @@ _NETWORK_PATH_KEYS = ('pretrain_network', 'param_key', 'strict_load')
 _TRAIN_KEYS = {'ema_decay', 'optim_g', 'optim_d', 'scheduler', 'total_iter', 'warmup_iter', 'pixel_opt', 'perceptual_opt',
                'gan_opt', 'precision', 'accumulate', 'grad_clip', 'compile', 'noise_opt', 'initial_opt', 'net_d_iters',
                'net_d_init_iters', 'fix_flow', 'flow_lr_mul'}
-_VAL_KEYS = {'val_freq', 'save_img', 'metrics', 'pbar', 'suffix', 'precision', 'tile', 'operating_points'}
+_VAL_KEYS = {'val_freq', 'save_img', 'metrics', 'pbar', 'suffix', 'precision', 'tile', 'score_input',
+             'operating_points'}
 _REQUIRED = {
     'top': ('name', 'model_type', 'num_gpu', 'datasets', 'network_g', 'path'),
     'train': ('optim_g', 'scheduler', 'total_iter'),
@@ -40,8 +41,8 @@ _DATASETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     'PairedImageDataset': (('dataroot_gt', 'dataroot_lq', 'io_backend'), ('gt_size', 'use_hflip', 'use_rot')),
     'SingleImageDataset': (('dataroot_lq', 'io_backend'), ()),
 }
-_DATASET_KEYS = {'name', 'type', 'phase', 'scale', 'dataroot_gt', 'dataroot_lq', 'io_backend', 'meta_info_file', 'filename_tmpl',
-                 'gt_size', 'use_hflip', 'use_rot', 'mean', 'std', 'color', 'num_worker_per_gpu', 'batch_size_per_gpu',
+_DATASET_KEYS = {'name', 'type', 'phase', 'scale', 'dataroot_gt', 'dataroot_lq', 'io_backend', 'meta_info_file',
+                 'filename_tmpl', 'gt_size', 'use_hflip', 'use_rot', 'mean', 'std', 'color', 'num_worker_per_gpu', 'batch_size_per_gpu',
                  'dataset_enlarge_ratio', 'persistent_workers', 'pin_memory', 'prefetch_mode', 'num_prefetch_queue',
                  'trajectory_length', 'noise_sigma', 'linear_light', 'seed', 'cache', 'skip_corrupt', 'max_images'}
 #: What YAML 1.1 reads as text although a number is meant: an exponent without a point or without a sign.
@@ -106,10 +107,12 @@ def check_options(opt: dict[str, Any]) -> None:
 
 def _check_num_gpu(opt: Mapping[str, Any]) -> None:
     import torch
+    if opt['num_gpu'] == 'auto':
+        return
     _check_number(opt, 'num_gpu', 'The options file', 0, whole=True)
     if opt['num_gpu'] and not torch.cuda.is_available():
-        raise InputError(f"num_gpu: {opt['num_gpu']} GPUs are asked for, but PyTorch finds none; set num_gpu: auto (or 0) to use "
-                         'the CPU.')
+        raise InputError(f"num_gpu: {opt['num_gpu']} GPUs are asked for, but PyTorch finds none; set num_gpu: auto (or 0) to "
+                         'use the CPU.')
 
 
 def _check_network(options: Any, where: str) -> None:
@@ -120,7 +123,8 @@ def _check_network(options: Any, where: str) -> None:
         if isinstance(part, Mapping) and ('type' in part or key in ('predictor', 'denoiser')):
             _check_network({k: v for k, v in part.items() if k not in ('pretrained', 'frozen')}, f'{where}: {key}')
             if part.get('pretrained') and not Path(part['pretrained']).is_file():
-                raise InputError(f"{where}: {key}: pretrained {part['pretrained']} does not exist; check the path or remove the key.")
+                raise InputError(f"{where}: {key}: pretrained {part['pretrained']} does not exist; check the path or remove the "
+                                 'key.')
 
 
 def _check_path(opt: Mapping[str, Any]) -> None:
@@ -173,7 +177,8 @@ def _check_scheduler(train: Mapping[str, Any], model: type) -> None:
     if options['type'] == 'CosineAnnealingRestartLR':
         periods, weights = options['periods'], options.get('restart_weights', [1])
         if len(periods) != len(weights):
-            raise InputError(f'{where}: there are {len(periods)} periods but {len(weights)} restart_weights; give one for each.')
+            raise InputError(f'{where}: there are {len(periods)} periods but {len(weights)} restart_weights; give one for '
+                             'each.')
         if sum(periods) < train['total_iter']:
             raise InputError(f"{where}: the periods end at iteration {sum(periods)}, before total_iter {train['total_iter']}; "
                              'make them longer.')
@@ -184,7 +189,8 @@ def _check_dataset(name: str, dataset: dict[str, Any], registry: Any, is_train: 
     phase = name.split('_')[0]
     phases = ('train', 'val') if is_train else ('test', 'val')
     if phase not in phases or (phase == 'train' != name):
-        raise InputError(f"{where}: a data set's block is called {' or '.join(phases)} in {'training' if is_train else 'a test'} "
+        run = 'training' if is_train else 'a test'
+        raise InputError(f"{where}: a data set's block is called {' or '.join(phases)} in {run} "
                          f"({phases[1]}_2 and so on for more), not '{name}'.")
     _require(dataset, ('name', 'type'), where)
     _known_type(dataset['type'], registry.DATASET_REGISTRY, f'{where}: type')
@@ -226,7 +232,8 @@ def _check_images(where: str, dataset: Mapping[str, Any], phase: str) -> None:
     expected = {template.format(Path(name).stem) + Path(name).suffix: name for name in gt_names}
     if lq_names != expected.keys():
         only_lq, only_gt = sorted(lq_names - expected.keys()), sorted(expected[name] for name in expected.keys() - lq_names)
-        lone = [f'{len(names)} only in {folder} (first: {names[0]})' for names, folder in ((only_lq, lq), (only_gt, gt)) if names]
+        lone = [f'{len(names)} only in {folder} (first: {names[0]})'
+                for names, folder in ((only_lq, lq), (only_gt, gt)) if names]
         raise InputError(f'{where}: images do not pair up by name: {"; ".join(lone)}. Remove or add the missing ones.')
     if phase != 'train' and dataset.get('scale', 1) == 1:  # in training they differ in a crop at the latest, which names them
         for name in sorted(expected):
@@ -329,5 +336,5 @@ def _refuse_numbers_as_text(value: Any, where: str) -> None:
         number = repr(float(value))
         if 'e' in number and '.' not in number:
             number = number.replace('e', '.0e')
-        raise InputError(f"{where} is the text '{value}', since YAML knows a number with an exponent only by a point and a sign; "
-                         f'write {number}.')
+        raise InputError(f"{where} is the text '{value}', since YAML knows a number with an exponent only by a point and a "
+                         f'sign; write {number}.')

@@ -38,7 +38,7 @@ def test_file_builds_what_it_names(file: Path, photos: Path, pairs: Path) -> Non
     assert first.startswith('# ') and first.endswith(f'python basicsr/{mode}.py -opt {relative}')
 
     opt = load(file)
-    opt['is_train'] = mode == 'train'
+    opt |= {'is_train': mode == 'train', 'num_gpu': 0}  # BasicSR's parser has resolved 'auto' by then
     opt['path']['pretrain_network_g'] = None
     opt['network_g'] = without(opt['network_g'], 'pretrained')
     for phase, dataset in opt['datasets'].items():

@@ -70,11 +70,13 @@ class RestorationModel(ShardedValidation, SRModel):
     def check_losses(cls, train_opt: dict[str, Any]) -> None:
         """Check that ``train:`` has the losses that this model needs, and none that it cannot use."""
         if not train_opt.get('pixel_opt') and not train_opt.get('perceptual_opt'):
-            raise InputError('train: needs a loss; give pixel_opt, for example {type: L1Loss, loss_weight: 1.0, reduction: mean}.')
+            raise InputError('train: needs a loss; give pixel_opt, for example {type: L1Loss, loss_weight: 1.0, reduction: '
+                             'mean}.')
         if train_opt.get('accumulate', 1) > 1:
             for key, options in train_opt.items():
                 if isinstance(options, dict) and options.get('reduction') == 'sum':
-                    raise InputError(f'train: {key}: reduction sum does not go with accumulate, whose parts are averaged; use mean.')
+                    raise InputError(f'train: {key}: reduction sum does not go with accumulate, whose parts are averaged; '
+                                     'use mean.')
 
     def __init__(self, opt: dict[str, Any]) -> None:
         check_arch_options(opt['network_g'], 'network_g')
@@ -114,7 +116,8 @@ class RestorationModel(ShardedValidation, SRModel):
             own = net.state_dict()
             fitting = {k: v for k, v in checkpoint.params.items() if k in own and own[k].shape == v.shape}
             if not fitting:
-                raise InputError(f'{load_path} has no parameter in common with {type(net).__name__}; choose another checkpoint.')
+                raise InputError(f'{load_path} has no parameter in common with {type(net).__name__}; choose another '
+                                 'checkpoint.')
             get_root_logger().warning(f'{len(fitting)} of {len(own)} parameters taken from {load_path}.')
             net.load_state_dict(fitting, strict=False)
 
@@ -236,8 +239,8 @@ class RestorationModel(ShardedValidation, SRModel):
         nets, keys = (net, param_key) if isinstance(net, list) else ([net], [param_key])
         name = 'latest' if current_iter == -1 else current_iter
         if not all(parameter.isfinite().all() for n in nets for parameter in n.parameters()):
-            raise InputError(f'Training stopped at iteration {name}: the update made weights that are not finite, which were not '
-                             f'saved; {self._last_checkpoint()} Lower the learning rate or set train: grad_clip.')
+            raise InputError(f'Training stopped at iteration {name}: the update made weights that are not finite, which were '
+                             f'not saved; {self._last_checkpoint()} Lower the learning rate or set train: grad_clip.')
         content: dict[str, Any] = {
             key: {name: value.detach().cpu() for name, value in self.get_bare_model(n).state_dict().items()}
             for n, key in zip(nets, keys)

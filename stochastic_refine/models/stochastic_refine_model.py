@@ -12,7 +12,7 @@ from ..inference.operating_point import OperatingPoint
 from .restoration_model import RestorationModel
 
 #: Keys of ``val:`` that are BasicSR's or RestorationModel's; the others describe an operating point.
-_VAL_KEYS = {'val_freq', 'save_img', 'metrics', 'pbar', 'suffix', 'precision', 'tile', 'operating_points'}
+_VAL_KEYS = {'val_freq', 'save_img', 'metrics', 'pbar', 'suffix', 'precision', 'tile', 'score_input', 'operating_points'}
 
 
 class StochasticRefineModel(RestorationModel):
@@ -90,6 +90,7 @@ def operating_points_of(val: dict[str, Any]) -> dict[str, OperatingPoint]:
         raise InputError(f"val: '{next(iter(single))}' belongs into one of the operating_points, since there are some.")
     if not isinstance(named, dict) or not all(isinstance(options, dict) for options in named.values()):
         raise InputError('val: operating_points must hold named blocks, for example {ours: {sampler: ancestral, steps: 50}}.')
-    if 'initial' in named:
-        raise InputError("val: operating_points: 'initial' names the initial prediction, which is scored always; choose another name.")
+    for name in ('initial', 'input'):
+        if name in named:
+            raise InputError(f"val: operating_points: '{name}' is the name of the {name}'s own scores; choose another one.")
     return {name: OperatingPoint.from_options(options, f'val: operating_points: {name}') for name, options in named.items()}

@@ -20,7 +20,8 @@ class ShardedValidation:
     """Mixin for BasicSR models: ``restorations()`` gives named results, every process takes its share of the images.
 
     BasicSR's own validation keeps all processes but the first waiting. Here image ``i`` belongs to process ``i mod n``, and
-    the scores are gathered and averaged in the order of the images, so that the figures do not depend on ``n``.
+    the scores are gathered and averaged in the order of the images, so that the figures do not depend on ``n``. With
+    ``val: score_input: true`` the degraded input is scored too, as ``input``.
     """
 
     def dist_validation(self, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool) -> None:
@@ -40,7 +41,8 @@ class ShardedValidation:
             image_name = os.path.splitext(os.path.basename(data['lq_path']))[0]
             gt = tensor2img([data['gt']]) if 'gt' in data else None
             scores[index] = {}
-            for result, image in self.restorations().items():
+            results = {'input': self.lq} if self.opt['val'].get('score_input') else {}
+            for result, image in {**results, **self.restorations()}.items():
                 image = tensor2img([image])
                 if save_img:
                     imwrite(image, self._image_path(name, image_name, result, current_iter))
