@@ -42,8 +42,9 @@ _DATASETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     'SingleImageDataset': (('dataroot_lq', 'io_backend'), ()),
 }
 _DATASET_KEYS = {'name', 'type', 'phase', 'scale', 'dataroot_gt', 'dataroot_lq', 'io_backend', 'meta_info_file',
-                 'filename_tmpl', 'gt_size', 'use_hflip', 'use_rot', 'mean', 'std', 'color', 'num_worker_per_gpu', 'batch_size_per_gpu',
-                 'dataset_enlarge_ratio', 'persistent_workers', 'pin_memory', 'prefetch_mode', 'num_prefetch_queue',
+                 'filename_tmpl', 'gt_size', 'use_hflip', 'use_rot', 'mean', 'std', 'color', 'num_worker_per_gpu',
+                 'batch_size_per_gpu', 'dataset_enlarge_ratio', 'persistent_workers', 'pin_memory', 'prefetch_mode',
+                 'num_prefetch_queue',
                  'trajectory_length', 'noise_sigma', 'linear_light', 'seed', 'cache', 'skip_corrupt', 'max_images'}
 #: What YAML 1.1 reads as text although a number is meant: an exponent without a point or without a sign.
 _NUMBER_AS_TEXT = re.compile(r'[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+')
@@ -123,8 +124,8 @@ def _check_network(options: Any, where: str) -> None:
         if isinstance(part, Mapping) and ('type' in part or key in ('predictor', 'denoiser')):
             _check_network({k: v for k, v in part.items() if k not in ('pretrained', 'frozen')}, f'{where}: {key}')
             if part.get('pretrained') and not Path(part['pretrained']).is_file():
-                raise InputError(f"{where}: {key}: pretrained {part['pretrained']} does not exist; check the path or remove the "
-                                 'key.')
+                raise InputError(f"{where}: {key}: pretrained {part['pretrained']} does not exist; check the path or remove "
+                                 'the key.')
 
 
 def _check_path(opt: Mapping[str, Any]) -> None:

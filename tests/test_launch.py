@@ -179,7 +179,7 @@ def test_a_diverging_training_stops_with_a_sound_checkpoint(launch, refine_optio
     refine_options['train'].update(optim_g={'type': 'AdamW', 'lr': 1.0e+30}, grad_clip=None)
     refine_options['logger']['save_checkpoint_freq'] = 1
     run = launch('train', refine_options)
-    assert_refused(run, 'Training stopped at iteration 2', 'not finite', 'the checkpoint of iteration 1 is intact', started=True)
+    assert_refused(run, 'Training stopped at iteration 2', 'not finite', 'checkpoint of iteration 1 is intact', started=True)
     models = tmp_path / 'experiments' / 'tiny' / 'models'
     assert [path.name for path in models.iterdir()] == ['net_g_1.pth']
     content = torch.load(models / 'net_g_1.pth', weights_only=True)

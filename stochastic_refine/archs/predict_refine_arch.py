@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoints import load_weights, read_checkpoint
-from ..diffusion import NoiseSchedule, SampleNoise, predict_refine_target, refine, to_signed
+from ..diffusion import NoiseSchedule, SampleNoise, conditioning, predict_refine_target, refine
 from .build import arch, build_arch
 
 
@@ -26,6 +26,8 @@ class PredictRefineNet(nn.Module):
         denoiser: Options of f, a noise-conditioned network with 6 input channels; ``pretrained`` is understood too.
         residual_scale: Factor on the residual inside the diffusion; 1 is the paper's. Residuals have a standard deviation
             of some 0.1, so a factor of a few puts more of the noise levels to use; short trainings and few steps profit.
+        condition_on_initial: Show the denoiser the initial prediction too, which then has 9 input channels. Off in the paper;
+            a small denoiser need not work out again what the predictor did.
         sampling: How ``forward(lq)`` samples: any of ``sampler``, ``steps``, ``final_variance``, ``seed``, ``clamp``, ``eta``.
     """
 
@@ -33,12 +35,16 @@ class PredictRefineNet(nn.Module):
                  predictor: Mapping[str, Any] | None,
                  denoiser: Mapping[str, Any],
                  residual_scale: float = 1.0,
+                 condition_on_initial: bool = False,
                  sampling: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self.frozen_predictor = bool((predictor or {}).get('frozen', False))
         self.predictor = None if predictor is None else _build_part(predictor, 'predictor')
         self.denoiser = _build_part(denoiser, 'denoiser')
+        if condition_on_initial and predictor is None:
+            raise ValueError('condition_on_initial needs a predictor.')
         self.residual_scale = residual_scale
+        self.condition_on_initial = condition_on_initial
         self.sampling = {'sampler': 'ancestral', 'steps': 50, 'final_variance': 0.1, 'seed': 0, **(sampling or {})}
         self.train_schedule = NoiseSchedule.training()
         if self.frozen_predictor:
@@ -58,9 +64,9 @@ class PredictRefineNet(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen_predictor):
             return final_output(self.predictor, self.predictor(lq)).float()
 
-    def denoise(self, r_t: Tensor, signed_lq: Tensor, noise_level: Tensor) -> Tensor:
-        """The predicted noise f(r_t, y, sqrt(alpha_bar)); images in [-1, 1], ``noise_level`` (B,)."""
-        return self.denoiser(torch.cat([r_t, signed_lq], dim=1), noise_level).float()
+    def denoise(self, r_t: Tensor, condition: Tensor, noise_level: Tensor) -> Tensor:
+        """The predicted noise f(r_t, y, sqrt(alpha_bar)); ``condition`` in [-1, 1], ``noise_level`` (B,)."""
+        return self.denoiser(torch.cat([r_t, condition], dim=1), noise_level).float()
 
     def forward(self, lq: Tensor, gt: Tensor | None = None) -> Tensor | dict[str, Tensor]:
         """Restore ``lq``, or with ``gt`` return what the loss needs.
@@ -76,12 +82,14 @@ class PredictRefineNet(nn.Module):
         initial = self.predict(lq)
         if gt is not None:
             r_t, noise_level, noise = predict_refine_target(gt, initial, self.train_schedule, self.residual_scale)
-            output = {'noise': noise, 'noise_prediction': self.denoise(r_t, to_signed(lq), noise_level)}
+            condition = conditioning(lq, initial if self.condition_on_initial else None)
+            output = {'noise': noise, 'noise_prediction': self.denoise(r_t, condition, noise_level)}
             return output if initial is None else {**output, 'initial': initial}
         options = dict(self.sampling)
         schedule = NoiseSchedule.linear(options.pop('steps'), final_variance=options.pop('final_variance'))
         noise = SampleNoise([options.pop('seed')] * lq.shape[0], lq.shape[1:], lq.device)
-        return refine(self.denoise, lq, initial, schedule, noise, residual_scale=self.residual_scale, **options)
+        return refine(self.denoise, lq, initial, schedule, noise, residual_scale=self.residual_scale,
+                      condition_on_initial=self.condition_on_initial, **options)
 
 
 def _build_part(options: Mapping[str, Any], where: str) -> nn.Module:

@@ -21,6 +21,14 @@ def to_signed(image: Tensor) -> Tensor:
     return 2 * image - 1
 
 
+def conditioning(lq: Tensor, initial: Tensor | None = None) -> Tensor:
+    """What the denoiser sees beside the noisy residual, in [-1, 1]: the blurry image and, if given, the initial prediction.
+
+    The paper's denoiser sees the blurry image alone, (B, 3, H, W), and names the other as future work (Sec. 6.1).
+    """
+    return to_signed(lq if initial is None else torch.cat([lq, initial], dim=1))
+
+
 def _residual(image: Tensor, initial: Tensor | None, scale: float) -> Tensor:
     """r0 of ``image``; without a predictor it is the image itself in [-1, 1]."""
     return to_signed(image) * scale if initial is None else 2 * scale * (image - initial)
@@ -67,12 +75,13 @@ def refine(denoise: Callable[[Tensor, Tensor, Tensor], Tensor],
            sampler: str = 'ancestral',
            clamp: bool = False,
            residual_scale: float = 1.0,
+           condition_on_initial: bool = False,
            **sampler_options: float) -> Tensor:
     """Algorithm 1, lines 2 to 7: sample a residual and add it to the initial prediction.
 
     Args:
-        denoise: ``denoise(r_t, y, noise_level)`` returns the predicted noise; y is the blurry image in [-1, 1] and
-            noise_level has shape (B,).
+        denoise: ``denoise(r_t, condition, noise_level)`` returns the predicted noise; condition is :func:`conditioning`'s
+            and noise_level has shape (B,).
         lq: Blurry image y, (B, 3, H, W), [0, 1].
         initial: Initial prediction like ``lq``, or None for a diffusion model without a predictor.
         schedule: Inference schedule; it may differ from training's.
@@ -80,16 +89,17 @@ def refine(denoise: Callable[[Tensor, Tensor, Tensor], Tensor],
         sampler: A name in :data:`~stochastic_refine.diffusion.samplers.SAMPLERS`.
         clamp: Keep each estimate of x_init + r0 in [0, 1]; off reproduces the paper.
         residual_scale: The factor that the denoiser was trained with.
+        condition_on_initial: Whether the denoiser was trained to see the initial prediction too.
         **sampler_options: Passed to the sampler, e.g. ``eta`` for ``ddim``.
 
     Returns:
         Restored image like ``lq``; not clamped at the end.
     """
-    signed_lq = to_signed(lq)
+    condition = conditioning(lq, initial if condition_on_initial else None)
     shape = (lq.shape[0], )
 
     def denoise_residual(r_t: Tensor, noise_level: float) -> Tensor:
-        return denoise(r_t, signed_lq, torch.full(shape, noise_level, device=lq.device))
+        return denoise(r_t, condition, torch.full(shape, noise_level, device=lq.device))
 
     def clamp_residual(r0: Tensor) -> Tensor:
         return _residual(_recompose(r0, initial, residual_scale).clamp(0, 1), initial, residual_scale)

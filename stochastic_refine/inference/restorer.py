@@ -121,8 +121,8 @@ class Restorer:
         else:
             self._start(calls)
 
-        def denoise(r_t: Tensor, signed_lq: Tensor, noise_level: Tensor) -> Tensor:
-            return denoiser(torch.cat([r_t, signed_lq], dim=1), noise_level).float()
+        def denoise(r_t: Tensor, condition: Tensor, noise_level: Tensor) -> Tensor:
+            return denoiser(torch.cat([r_t, condition], dim=1), noise_level).float()
 
         kept, first, count = [], None, 0
         mean = torch.zeros_like(lq[0])
@@ -137,6 +137,7 @@ class Restorer:
                 sampler=point.sampler,
                 clamp=point.clamp,
                 residual_scale=self.net.residual_scale,
+                condition_on_initial=self.net.condition_on_initial,
                 **point.sampler_options).clamp(0, 1)
             first = samples[0] if first is None else first
             for sample in samples:  # Welford's update

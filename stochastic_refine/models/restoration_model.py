@@ -170,7 +170,8 @@ class RestorationModel(ShardedValidation, SRModel):
         # The loss by itself: the L1 loss has a gradient of zero where its target is not a number.
         if not torch.isfinite(norm) or not all(math.isfinite(value) for value in self.log_dict.values()):
             raise InputError(f'Training stopped at iteration {current_iter}, before the update: loss or gradient is not finite '
-                             f'({self._loss_text()}); {self._last_checkpoint()} Lower the learning rate or set train: grad_clip.')
+                             f'({self._loss_text()}); {self._last_checkpoint()} Lower the learning rate or set train: '
+                             'grad_clip.')
         self.optimizer_g.step()
         if self.ema_decay > 0:
             self.model_ema(decay=self.ema_decay)

@@ -21,7 +21,23 @@ fill = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(fill)
 
 #: Type and constructor arguments where the layout's plain words are not those of an options file.
-OPTIONS: dict[str, dict] = {}
+OPTIONS: dict[str, dict] = {
+    'DBGAN': {'type': 'DBGAN'},
+    'DeblurGANv2-FPNInception': {'type': 'DeblurGANv2', 'backbone': 'inception', 'image_statistics': False},
+    'DeblurGANv2-FPNMobileNet': {'type': 'DeblurGANv2', 'backbone': 'mobilenet', 'image_statistics': False},
+    'FFTformer': {'type': 'FFTformer'},
+    'HINet': {'type': 'HINet', 'hin_position_left': 3, 'hin_position_right': 4},
+    'MIMO-UNet': {'type': 'MIMOUNet'},
+    'MIMO-UNetPlus': {'type': 'MIMOUNetPlus'},
+    'MPRNet': {'type': 'MPRNet'},
+    'Restormer-motion': {'type': 'Restormer'},
+}
+
+#: Published for images in [-1, 1]; the class takes and returns [0, 1].
+SIGNED = {'DeblurGANv2-FPNInception', 'DeblurGANv2-FPNMobileNet'}
+
+#: Stored arrays from inside a network: the module whose output each one is.
+INNER = {'before_add_and_clamp': 'model', 'before_tanh': 'final'}
 
 
 @pytest.mark.parametrize('case', sorted(DATA.glob('*/case_*.npz')), ids=lambda path: path.parent.name)
@@ -39,12 +55,18 @@ def test_layout_and_output(case: Path) -> None:
     net.load_state_dict({**weights, **{key: net.state_dict()[key] for key in layout['keep_as_built']}})
     net.train(meta['mode'] == 'train')
     spec = meta['inputs'][0]
+    image = fill.make_input(spec['seed'], spec['shape']) * spec['scale'] + spec['shift']
+    signed = case.parent.name in SIGNED
+    inner = {}
+    for name in INNER.keys() & set(stored.files):
+        net.get_submodule(INNER[name]).register_forward_hook(lambda *args, name=name: inner.update({name: args[2]}))
     with torch.inference_mode():
-        outputs = net(fill.make_input(spec['seed'], spec['shape']) * spec['scale'] + spec['shift'])
+        outputs = net((image + 1) / 2 if signed else image)
     outputs = [outputs] if isinstance(outputs, torch.Tensor) else outputs
-    names = [name for name in stored.files if name != 'meta']
+    outputs = [output * 2 - 1 for output in outputs] if signed else outputs
+    names = [name for name in stored.files if name != 'meta' and name not in inner]
     assert len(outputs) == len(names)
-    for name, output in zip(names, outputs):
+    for name, output in [*zip(names, outputs), *inner.items()]:
         stride = meta['outputs'][name].get('stored_stride', 1)
         tolerance = 1e-3 if meta['rel_noise_f32_vs_f64'][name] > 2e-5 else 1e-4
         error = np.abs(output[..., ::stride, ::stride].numpy() - stored[name]).max()

@@ -165,3 +165,23 @@ def test_training_and_sampling_agree_on_what_the_residual_is(images, monkeypatch
     monkeypatch.setattr(net, 'denoise', oracle)
     with torch.no_grad():
         torch.testing.assert_close(net(lq), gt, rtol=0, atol=1e-3)
+
+
+def test_denoiser_can_see_the_initial_prediction():
+    """In training and sampling alike, the denoiser's last three channels are the initial prediction in [-1, 1]."""
+    net = build.build_arch({'type': 'PredictRefineNet', 'condition_on_initial': True, 'sampling': {'steps': 2},
+                      'predictor': {'type': 'RefineUNet', 'base_channels': 4, 'num_res_blocks': 1, 'channel_mults': [1, 2]},
+                      'denoiser': {'type': 'RefineUNet', 'base_channels': 4, 'num_res_blocks': 1, 'channel_mults': [1, 2],
+                                   'in_channels': 9, 'noise_conditioned': True}}).eval()
+    seen = []
+    net.denoiser.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    lq = torch.rand(1, 3, 8, 8)
+    with torch.inference_mode():
+        initial = net.predict(lq)
+        net(lq), net(lq, gt=lq)
+    assert len(seen) == 3
+    for x in seen:
+        torch.testing.assert_close(x[:, 3:], torch.cat([2 * lq - 1, 2 * initial - 1], dim=1))
+    with pytest.raises(InputError, match='predictor'):
+        build.build_arch({'type': 'PredictRefineNet', 'condition_on_initial': True, 'predictor': None,
+                    'denoiser': {'type': 'RefineUNet', 'in_channels': 9, 'noise_conditioned': True}})

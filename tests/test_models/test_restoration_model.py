@@ -256,7 +256,7 @@ def test_arguments_that_pytorch_refuses(build_model, restoration_options, block,
 # ---------------------------------------------------------------- validation
 
 
-def loader(options, parsed=None):
+def loader(options):
     from basicsr.data import build_dataset
     from stochastic_refine.data.checked_dataset import CheckedDataset
     name, dataset = next((name, dataset) for name, dataset in options['datasets'].items() if name != 'train')
