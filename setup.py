@@ -37,7 +37,7 @@ setup(
         # PolyForm Noncommercial licence: only if you ask for it
         'iqa': ['pyiqa>=0.1.10'],
         'mmengine': ['mmengine>=0.10.4'],
-        'demo': ['scikit-image>=0.22', 'matplotlib>=3.8'],
+        'demo': ['scikit-image>=0.22'],
         'test': ['pytest>=7.4', 'scikit-image>=0.22', 'scipy>=1.11', 'stlpips-pytorch>=0.0.2', 'ipython', 'torchsummary'],
     },
     entry_points={'console_scripts': ['stochastic-refine = stochastic_refine.cli:main']},

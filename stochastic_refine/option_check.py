@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .archs.build import arch_class, check_arch_options, nearest
+import torch
+
+from .archs.build import ARCHS, arch_class, build_arch, check_arch_options, nearest, without_pretrained
 from .errors import InputError
 
 #: Keys of the whole file; the last row is added by BasicSR.
@@ -107,7 +109,6 @@ def check_options(opt: dict[str, Any]) -> None:
 
 
 def _check_num_gpu(opt: Mapping[str, Any]) -> None:
-    import torch
     if opt['num_gpu'] == 'auto':
         return
     _check_number(opt, 'num_gpu', 'The options file', 0, whole=True)
@@ -126,6 +127,9 @@ def _check_network(options: Any, where: str) -> None:
             if part.get('pretrained') and not Path(part['pretrained']).is_file():
                 raise InputError(f"{where}: {key}: pretrained {part['pretrained']} does not exist; check the path or remove "
                                  'the key.')
+    if options['type'] in ARCHS:  # on the meta device building costs nothing, and shows values that the constructor refuses
+        with torch.device('meta'):
+            build_arch(without_pretrained(options), where)
 
 
 def _check_path(opt: Mapping[str, Any]) -> None:
@@ -195,6 +199,8 @@ def _check_dataset(name: str, dataset: dict[str, Any], registry: Any, is_train: 
                          f"({phases[1]}_2 and so on for more), not '{name}'.")
     _require(dataset, ('name', 'type'), where)
     _known_type(dataset['type'], registry.DATASET_REGISTRY, f'{where}: type')
+    if dataset.get('prefetch_mode') == 'cpu':
+        raise InputError(f"{where}: prefetch_mode cpu hangs for ever, in BasicSR, once an image cannot be read; write ~ or cuda.")
     if dataset['type'] in _DATASETS:
         _refuse_slips(dataset, _DATASET_KEYS, where)
         always, in_training = _DATASETS[dataset['type']]

@@ -2,6 +2,7 @@
 
 from .build import ARCHS, arch_class, build_arch
 from .dbgan_arch import DBGAN
+from .deblurganv2_arch import DeblurGANv2
 from .fftformer_arch import FFTformer
 from .hinet_arch import HINet
 from .mimo_unet_arch import MIMOUNet, MIMOUNetPlus
@@ -12,6 +13,6 @@ from .refine_unet_arch import RefineUNet
 from .restormer_arch import Restormer
 
 __all__ = [
-    'ARCHS', 'DBGAN', 'FFTformer', 'HINet', 'MIMOUNet', 'MIMOUNetPlus', 'MPRNet', 'NAFNet', 'NAFNetLocal', 'PredictRefineNet',
-    'RefineUNet', 'Restormer', 'arch_class', 'build_arch',
+    'ARCHS', 'DBGAN', 'DeblurGANv2', 'FFTformer', 'HINet', 'MIMOUNet', 'MIMOUNetPlus', 'MPRNet', 'NAFNet', 'NAFNetLocal',
+    'PredictRefineNet', 'RefineUNet', 'Restormer', 'arch_class', 'build_arch',
 ]

@@ -75,3 +75,11 @@ def build_arch(options: Mapping[str, Any], where: str = 'network') -> nn.Module:
         raise
     except (TypeError, ValueError) as error:
         raise InputError(f"{where}: {options['type']} cannot be built from {arguments}: {error}") from error
+
+
+def without_pretrained(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options without ``pretrained`` paths: a checkpoint holds the weights itself."""
+    return {
+        key: without_pretrained(value) if isinstance(value, Mapping) else value
+        for key, value in options.items() if key != 'pretrained'
+    }

@@ -18,7 +18,7 @@ from basicsr.utils.dist_util import master_only
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from ..archs.build import check_arch_options, nearest
+from ..archs.build import check_arch_options, nearest, without_pretrained
 from ..archs.predict_refine_arch import final_output
 from ..checkpoints import METADATA_KEY, load_weights, read_checkpoint, write_atomically
 from ..errors import InputError
@@ -81,7 +81,7 @@ class RestorationModel(ShardedValidation, SRModel):
     def __init__(self, opt: dict[str, Any]) -> None:
         check_arch_options(opt['network_g'], 'network_g')
         self.check_options(opt)
-        self.network_options = _without_pretrained(opt['network_g'])
+        self.network_options = without_pretrained(opt['network_g'])
         super().__init__(opt)
 
     # ---------------------------------------------------------------- set-up
@@ -277,11 +277,3 @@ class RestorationModel(ShardedValidation, SRModel):
 
     def test(self) -> None:
         self.output = list(self.restorations().values())[-1]
-
-
-def _without_pretrained(options: dict[str, Any]) -> dict[str, Any]:
-    """The options without ``pretrained`` paths: a checkpoint holds the weights itself."""
-    return {
-        key: _without_pretrained(value) if isinstance(value, dict) else value
-        for key, value in options.items() if key != 'pretrained'
-    }

@@ -1,0 +1,30 @@
+"""DeblurGAN-v2's statistics at test time; the published layout and outputs are in test_parity.py."""
+
+from __future__ import annotations
+
+import torch
+
+from stochastic_refine.archs import DeblurGANv2
+
+
+def test_evaluation_uses_the_image_and_leaves_the_buffers_alone() -> None:
+    torch.manual_seed(0)
+    net = DeblurGANv2('mobilenet')
+    x = torch.rand(1, 3, 64, 64)
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    with torch.no_grad():
+        evaluated = net.eval()(x)
+        assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+        trained = net.train()(x)
+    assert torch.equal(evaluated, trained)
+    assert not torch.equal(net.smooth[1].running_mean, before['smooth.1.running_mean'])
+
+
+def test_padding_is_mid_grey_at_the_right_and_bottom() -> None:
+    torch.manual_seed(0)
+    net = DeblurGANv2('mobilenet', image_statistics=False).eval()
+    x = torch.rand(1, 3, 65, 40)
+    padded = torch.full((1, 3, 96, 64), 0.5)
+    padded[..., :65, :40] = x
+    with torch.no_grad():
+        torch.testing.assert_close(net(x), net(padded)[..., :65, :40])
