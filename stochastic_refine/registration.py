@@ -15,7 +15,13 @@ from .errors import InputError
 
 #: Everything that options files can name besides the networks (those list themselves in ``archs``), and the module it is in.
 DATASETS = {'SyntheticBlurDataset': '.data.synthetic_blur_dataset'}
-LOSSES = {'NoisePredictionLoss': '.losses.noise_loss'}
+LOSSES = {
+    'NoisePredictionLoss': '.losses.noise_loss',
+    'PSNRLoss': '.losses.psnr_loss',
+    'EdgeLoss': '.losses.edge_loss',
+    'CharbonnierEdgeLoss': '.losses.edge_loss',
+    'MultiScaleLoss': '.losses.multi_scale_loss',
+}
 METRICS = {'calculate_stlpips': '.metrics.stlpips'}
 MODELS = {
     'RestorationModel': '.models.restoration_model',

@@ -1,9 +1,9 @@
 """Deblurring generator of DBGAN: "Deblurring by Realistic Blurring" (Zhang et al., CVPR 2020).
 
-Provenance: written from the paper and from facts about the published implementation (HDCVLab/Deblurring-by-Realistic-Blurring,
-commit 8f6944f): parameter names and shapes, residual scales, the clamp. Released checkpoints (``G.pth``, a bare state dict) load
-strictly, with no key map. The network is ESRGAN's residual-in-residual dense network (Wang et al., 2018) without upsampling. The
-blurring GAN and the training settings were not released.
+Provenance: written from the paper and from facts about the published implementation
+(HDCVLab/Deblurring-by-Realistic-Blurring, commit 8f6944f): parameter names and shapes, residual scales, the clamp. Released
+checkpoints (``G.pth``, a bare state dict) load strictly, with no key map. The network is ESRGAN's residual-in-residual dense
+network (Wang et al., 2018) without upsampling. The blurring GAN and the training settings were not released.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ RESIDUAL_SCALE = 0.2
 
 
 class ResidualDenseBlock(nn.Module):
-    """Five convolutions of (B, C, H, W), each reading all maps before it; the last one's output is added, scaled, to the input."""
+    """Five convolutions of (B, C, H, W), each reading all maps before it; the last one's, scaled, is added to the input."""
 
     def __init__(self, channels: int, growth: int) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
 """Backbones of DeblurGAN-v2: MobileNetV2 (Sandler et al., CVPR 2018) and Inception-ResNet-v2 (Szegedy et al., AAAI 2017).
 
-Provenance: written from those papers and from facts about the published implementation (VITA-Group/DeblurGANv2, commit c16bd9f):
-parameter names and shapes, padding, epsilon. Each backbone comes with its five stages, each of which about halves the size. Parts
-that no stage uses are there because released checkpoints hold them; they are frozen and never called.
+Provenance: written from those papers and from facts about the published implementation (VITA-Group/DeblurGANv2, commit
+c16bd9f): parameter names and shapes, padding, epsilon. Each backbone comes with its five stages, each of which about halves
+the size. Parts that no stage uses are there because released checkpoints hold them; they are frozen and never called.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def mobilenet_v2_features() -> nn.Sequential:
 def mobilenet_stages(features: nn.Sequential) -> list[nn.Module]:
     """Sizes 1/2 to 1/32; the last three features belong to no stage."""
     features[16:].requires_grad_(False)
-    return [features[start:end] for start, end in ((0, 2), (2, 4), (4, 7), (7, 11), (11, 16))]
+    return [nn.Sequential(*features[start:end]) for start, end in ((0, 2), (2, 4), (4, 7), (7, 11), (11, 16))]
 
 
 class ConvBN(nn.Module):

@@ -1,8 +1,8 @@
 """FFTformer: "Efficient Frequency Domain-based Transformers for High-Quality Image Deblurring" (Kong et al., CVPR 2023).
 
-Provenance: written from the paper and from facts about the published implementation (kkkls/FFTformer, commit 01306b5): parameter
-names and shapes, padding, epsilon, the product without conjugation. Released checkpoints (a bare state dict) load strictly, with
-no key map; for that the network carries ``reduce_chan_level2``, which takes no part in the computation.
+Provenance: written from the paper and from facts about the published implementation (kkkls/FFTformer, commit 01306b5):
+parameter names and shapes, padding, epsilon, the product without conjugation. Released checkpoints (a bare state dict) load
+strictly, with no key map; for that the network carries ``reduce_chan_level2``, which takes no part in the computation.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class FrequencyAttention(nn.Module):
 
 
 class FrequencyFeedForward(nn.Module):
-    """Discriminative frequency domain-based feed-forward (DFFN) of (B, C, H, W): learned gains per frequency, then a gated MLP."""
+    """Discriminative frequency domain-based feed-forward (DFFN) of (B, C, H, W): gains per frequency, then a gated MLP."""
 
     def __init__(self, dim: int, expansion: float, bias: bool) -> None:
         super().__init__()

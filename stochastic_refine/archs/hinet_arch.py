@@ -114,7 +114,9 @@ class HINet(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         height, width = x.shape[-2:]
-        image = reflect_pad_to_multiple(x, self.size_multiple)
+        # instance normalisation needs more than one pixel at the coarsest level
+        least = self.size_multiple if max(height, width) > self.size_multiple else 2 * self.size_multiple
+        image = reflect_pad_to_multiple(x, least)
         h, encoded = self._encode(self.down_path_1, self.conv_01(image))
         decoded = self._decode(self.up_path_1, self.skip_conv_1, h, encoded)
         gated, stage1 = self.sam12(decoded[0], image)

@@ -1,8 +1,8 @@
 """Restormer: "Efficient Transformer for High-Resolution Image Restoration" (Zamir et al., CVPR 2022).
 
-Provenance: written from the paper and from facts about the published implementation (swz30/Restormer, commit df766d5): parameter
-names and shapes, padding, epsilon, scaling of the attention. Released checkpoints (key ``params``) load strictly, with no key map.
-The published code has no test-time local converter; the network is the same in training and in testing.
+Provenance: written from the paper and from facts about the published implementation (swz30/Restormer, commit df766d5):
+parameter names and shapes, padding, epsilon, scaling of the attention. Released checkpoints (key ``params``) load strictly,
+with no key map. The published code has no test-time local converter; the network is the same in training and in testing.
 """
 
 from __future__ import annotations

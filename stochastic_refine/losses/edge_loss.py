@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class EdgeLoss(nn.Module):
-    """Charbonnier loss between Laplacians: ``sum_k mean sqrt((L x_k - L y)^2 + eps)`` over outputs k (MPRNet, Eq. 3).
+    """Charbonnier loss between Laplacians: ``sum_k mean sqrt((L x_k - L y)^2 + eps)`` over outputs k.
 
     ``L x = x - G U D G x``: Gaussian filter G, D keeps every second row and column, U puts them back between zeros, times 4.
 
@@ -29,35 +29,28 @@ class EdgeLoss(nn.Module):
         taps = torch.tensor([0.05, 0.25, 0.4, 0.25, 0.05])
         self.register_buffer('gaussian', torch.outer(taps, taps)[None, None], persistent=False)
 
+    def forward(self, pred: Tensor | Sequence[Tensor], target: Tensor) -> Tensor:
+        """The loss, a scalar, of one output or several of the target's shape (B, C, H, W)."""
+        outputs = [pred] if isinstance(pred, Tensor) else pred
+        return self.loss_weight * sum(self.penalty(output - target) for output in outputs)
+
+    def penalty(self, difference: Tensor) -> Tensor:
+        """The unweighted loss of one output, from its difference to the target; the Laplacian is linear."""
+        x = difference.flatten(0, 1)[:, None]  # each channel is an image of its own
+        coarse = torch.zeros_like(x)
+        coarse[..., ::2, ::2] = 4 * self._blur(x)[..., ::2, ::2]
+        return ((x - self._blur(coarse)).square() + self.eps).sqrt().mean()
+
     def _blur(self, x: Tensor) -> Tensor:
         return F.conv2d(F.pad(x, (2, 2, 2, 2), mode='replicate'), self.gaussian)
 
-    def forward(self, pred: Tensor | Sequence[Tensor], target: Tensor) -> Tensor:
-        """The loss, a scalar, of one output or several of the target's shape (B, C, H, W)."""
-        return self.loss_weight * sum(self._charbonnier(self._laplacian(output - target)) for output in _as_list(pred))
-
-    def _charbonnier(self, difference: Tensor) -> Tensor:
-        return (difference.square() + self.eps).sqrt().mean()
-
-    def _laplacian(self, x: Tensor) -> Tensor:
-        x = x.flatten(0, 1)[:, None]  # each channel is an image of its own
-        coarse = torch.zeros_like(x)
-        coarse[..., ::2, ::2] = 4 * self._blur(x)[..., ::2, ::2]
-        return x - self._blur(coarse)
-
 
 class CharbonnierEdgeLoss(EdgeLoss):
-    """``sum_k mean sqrt((x_k - y)^2 + eps) + edge_weight * EdgeLoss`` over outputs k (MPRNet, Eq. 1, with its published weights)."""
+    """MPRNet's ``sum_k mean sqrt((x_k - y)^2 + eps) + edge_weight * EdgeLoss_k``, times ``loss_weight``, over stages k."""
 
     def __init__(self, loss_weight: float = 1.0, edge_weight: float = 0.05, eps: float = 1e-6) -> None:
         super().__init__(loss_weight, eps)
         self.edge_weight = edge_weight
 
-    def forward(self, pred: Tensor | Sequence[Tensor], target: Tensor) -> Tensor:
-        """The loss, a scalar, of one output or several of the target's shape (B, C, H, W)."""
-        pixel = sum(self._charbonnier(output - target) for output in _as_list(pred))
-        return self.loss_weight * pixel + self.edge_weight * super().forward(pred, target)
-
-
-def _as_list(pred: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
-    return [pred] if isinstance(pred, Tensor) else pred
+    def penalty(self, difference: Tensor) -> Tensor:
+        return (difference.square() + self.eps).sqrt().mean() + self.edge_weight * super().penalty(difference)

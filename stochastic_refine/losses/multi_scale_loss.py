@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class MultiScaleLoss(nn.Module):
-    """L1 of images and of their spectra: ``sum_k mean|x_k - y_k| + fft_weight * mean|F x_k - F y_k|`` (MIMO-UNet, Eq. 7 and 8).
+    """L1 of images and of their spectra: ``sum_k mean|x_k - y_k| + fft_weight * mean|F x_k - F y_k|``, over outputs k.
 
     Output k may have any size; ``y_k`` is the target resized to it bilinearly. ``F`` is the two-sided FFT without
     normalisation; real and imaginary parts count as numbers of their own. With one output of full size it is the loss of

@@ -141,11 +141,13 @@ class RestorationModel(ShardedValidation, SRModel):
     def losses(self, lq: Tensor, gt: Tensor) -> dict[str, Tensor]:
         """The weighted losses of one part of a batch; their sum is minimised."""
         with self._autocast():
-            output = self.net_g(lq)
-        output = final_output(self.get_bare_model(self.net_g), output).float()
+            outputs = self.net_g(lq)
+        output = final_output(self.get_bare_model(self.net_g), outputs).float()
         losses = OrderedDict()
         if self.cri_pix:
-            losses['l_pix'] = self.cri_pix(output, gt)
+            # Multi-stage and multi-scale networks are published with losses on every output.
+            every = getattr(self.cri_pix, 'all_outputs', False) and not isinstance(outputs, Tensor)
+            losses['l_pix'] = self.cri_pix([part.float() for part in outputs] if every else output, gt)
         if self.cri_perceptual:
             for name, loss in zip(('l_percep', 'l_style'), self.cri_perceptual(output, gt)):
                 if loss is not None:
