@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 import sys
 import types
-from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from .errors import InputError
 
@@ -33,7 +33,7 @@ def prepare_basicsr() -> None:
     """Make ``import basicsr`` work on today's torchvision; call it before BasicSR's first import.
 
     basicsr 1.4.2 imports ``torchvision.transforms.functional_tensor``, which torchvision removed in 0.17. Where that module
-    exists, or BasicSR is a version that does without, nothing is changed.
+    exists, or the BasicSR at hand (a fork, a later version) does without, nothing is changed.
 
     Raises:
         InputError: If BasicSR is not installed, naming the remedy.
@@ -46,11 +46,9 @@ def prepare_basicsr() -> None:
     name = 'torchvision.transforms.functional_tensor'
     if name in sys.modules or importlib.util.find_spec(name) is not None:
         return
-    try:
-        if version('basicsr') != '1.4.2':
-            return
-    except PackageNotFoundError:  # a source tree without metadata: most are 1.4.2 or older
-        pass
+    user = Path(spec.origin).parent / 'data' / 'degradations.py'  # the only module of BasicSR that imports it
+    if not user.is_file() or name not in user.read_text(encoding='utf-8'):
+        return
     from torchvision.transforms.functional import rgb_to_grayscale
     module = types.ModuleType(name)
     module.rgb_to_grayscale = rgb_to_grayscale
@@ -86,9 +84,12 @@ def _basicsr_arch(name: str) -> type | None:
 
 
 def _register(target: object, item: type) -> None:
-    """Register ``item`` under its name unless it is there already."""
+    """Register ``item`` under its name unless it is there already.
+
+    A fork's own class of that name, NAFNet's NAFNet for example, stays: options files written for the fork mean it.
+    """
     present = dict(iter(target)).get(item.__name__)
-    if present is item:
+    if present is item or getattr(present, '__module__', '').startswith('basicsr.'):
         return
     if present is not None:
         raise InputError(f"The name '{item.__name__}' is already taken in BasicSR's {target._name} registry by "

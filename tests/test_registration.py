@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.machinery
 import importlib.util
 import sys
-from importlib import metadata
 
 import pytest
 from conftest import REPOSITORY, run_python
@@ -25,8 +24,8 @@ def test_importing_the_package_loads_nothing_heavy():
 
 
 def test_registering_twice_is_registering_once():
-    from basicsr.utils import registry
     register_all()
+    from basicsr.utils import registry
     registries = (registry.ARCH_REGISTRY, registry.DATASET_REGISTRY, registry.LOSS_REGISTRY, registry.METRIC_REGISTRY,
                   registry.MODEL_REGISTRY)
     before = [dict(iter(each)) for each in registries]
@@ -38,8 +37,8 @@ def test_registering_twice_is_registering_once():
 
 
 def test_a_name_that_another_package_took_is_refused(monkeypatch):
-    from basicsr.utils.registry import ARCH_REGISTRY
     register_all()
+    from basicsr.utils.registry import ARCH_REGISTRY
 
     class RefineUNet:
         pass
@@ -61,19 +60,36 @@ def torchvision_without(monkeypatch):
     sys.modules.pop(SHIM, None)  # before monkeypatch puts back what was there
 
 
-@pytest.mark.parametrize('version, shimmed', [('1.4.2', True), ('1.4.3', False), (None, True)])
-def test_only_the_version_that_needs_the_shim_gets_it(torchvision_without, monkeypatch, version, shimmed):
-    def fake_version(name):
-        if version is None:
-            raise metadata.PackageNotFoundError(name)
-        return version
-
-    monkeypatch.setattr(registration, 'version', fake_version)
+@pytest.mark.parametrize('source, shimmed', [
+    ('from torchvision.transforms.functional_tensor import rgb_to_grayscale', True),
+    ('from torchvision.transforms.functional import rgb_to_grayscale', False),
+    (None, False),
+], ids=['1.4.2', 'mended', 'without'])
+def test_only_a_basicsr_that_needs_the_shim_gets_it(torchvision_without, monkeypatch, tmp_path, source, shimmed):
+    (tmp_path / 'data').mkdir()
+    if source:
+        (tmp_path / 'data' / 'degradations.py').write_text(source)
+    found = importlib.util.find_spec
+    here = importlib.machinery.ModuleSpec('basicsr', None, origin=str(tmp_path / '__init__.py'))
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name, *args: here if name == 'basicsr' else found(name, *args))
     prepare_basicsr()
     assert (SHIM in sys.modules) == shimmed
     if shimmed:
         from torchvision.transforms.functional import rgb_to_grayscale
         assert sys.modules[SHIM].rgb_to_grayscale is rgb_to_grayscale
+
+
+def test_a_forks_own_network_stays(monkeypatch):
+    register_all()
+    from basicsr.utils.registry import ARCH_REGISTRY
+
+    class NAFNet:
+        pass
+
+    NAFNet.__module__ = 'basicsr.archs.nafnet_arch'
+    monkeypatch.setitem(ARCH_REGISTRY._obj_map, 'NAFNet', NAFNet)
+    register_all()
+    assert ARCH_REGISTRY.get('NAFNet') is NAFNet
 
 
 @pytest.mark.parametrize('spec', [None, importlib.machinery.ModuleSpec('basicsr', None)], ids=['none', 'only a folder'])
