@@ -17,6 +17,7 @@ import torch
 
 from .archs.build import ARCHS, arch_class, build_arch, check_arch_options, nearest, without_pretrained
 from .errors import InputError
+from .inference.operating_point import VALIDATION_KEYS
 
 #: Keys of the whole file; the last row is added by BasicSR.
 _TOP_KEYS = {'name', 'model_type', 'num_gpu', 'manual_seed', 'scale', 'datasets', 'path', 'train', 'val', 'logger',
@@ -29,8 +30,6 @@ _NETWORK_PATH_KEYS = ('pretrain_network', 'param_key', 'strict_load')
 _TRAIN_KEYS = {'ema_decay', 'optim_g', 'optim_d', 'scheduler', 'total_iter', 'warmup_iter', 'pixel_opt', 'perceptual_opt',
                'gan_opt', 'precision', 'accumulate', 'grad_clip', 'compile', 'noise_opt', 'initial_opt', 'net_d_iters',
                'net_d_init_iters', 'fix_flow', 'flow_lr_mul'}
-_VAL_KEYS = {'val_freq', 'save_img', 'metrics', 'pbar', 'suffix', 'precision', 'tile', 'score_input',
-             'operating_points'}
 _REQUIRED = {
     'top': ('name', 'model_type', 'num_gpu', 'datasets', 'network_g', 'path'),
     'train': ('optim_g', 'scheduler', 'total_iter'),
@@ -269,7 +268,7 @@ def _check_val(opt: Mapping[str, Any], registry: Any) -> None:
             raise InputError("The options file lacks the block 'val', which says how to validate.")
         return
     _require(val, ('save_img', 'val_freq') if opt['is_train'] else ('save_img', ), 'val')
-    _refuse_slips(val, _VAL_KEYS, 'val')
+    _refuse_slips(val, VALIDATION_KEYS, 'val')
     _check_number(val, 'val_freq', 'val', 1)
     for name, options in (val.get('metrics') or {}).items():
         where = f'val: metrics: {name}'

@@ -11,6 +11,9 @@ from ..archs.build import nearest
 from ..diffusion import SAMPLERS, NoiseSchedule
 from ..errors import InputError
 
+#: Keys of a ``val:`` block that are BasicSR's or our models'; the others describe an operating point.
+VALIDATION_KEYS = {'val_freq', 'save_img', 'metrics', 'pbar', 'suffix', 'precision', 'tile', 'score_input', 'operating_points'}
+
 
 @dataclass(frozen=True)
 class OperatingPoint:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..archs.predict_refine_arch import PredictRefineNet
 from ..diffusion import SampleNoise, refine
 from .operating_point import OperatingPoint
-from .tiling import TiledNet, halo_of
+from .tiling import UNKNOWN_RADIUS_HALO, TiledNet, halo_of
 
 #: Share of the free memory that activations of one network call may take.
 MEMORY_SHARE = 0.4
@@ -179,7 +179,7 @@ class Restorer:
             if lq.shape[-2] * lq.shape[-1] <= pixels:
                 tile = None
             else:
-                tile = max(int(pixels**0.5) - 2 * (halo_of(part) or 64), 128)
+                tile = max(int(pixels**0.5) - 2 * (halo_of(part) or UNKNOWN_RADIUS_HALO), 128)
         return TiledNet(part, tile, self._advance)
 
     def _batch(self, lq: Tensor, num_samples: int) -> int:

@@ -8,11 +8,8 @@ from basicsr.losses import build_loss
 from torch import Tensor
 
 from ..errors import InputError
-from ..inference.operating_point import OperatingPoint
+from ..inference.operating_point import VALIDATION_KEYS, OperatingPoint
 from .restoration_model import RestorationModel
-
-#: Keys of ``val:`` that are BasicSR's or RestorationModel's; the others describe an operating point.
-_VAL_KEYS = {'val_freq', 'save_img', 'metrics', 'pbar', 'suffix', 'precision', 'tile', 'score_input', 'operating_points'}
 
 
 class StochasticRefineModel(RestorationModel):
@@ -83,7 +80,7 @@ def operating_points_of(val: dict[str, Any]) -> dict[str, OperatingPoint]:
         InputError: If a key or a value is wrong, naming it.
     """
     named = val.get('operating_points')
-    single = {key: value for key, value in val.items() if key not in _VAL_KEYS}
+    single = {key: value for key, value in val.items() if key not in VALIDATION_KEYS}
     if named is None:
         return {'sample': OperatingPoint.from_options(single, 'val')}
     if single:
