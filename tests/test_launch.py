@@ -255,7 +255,7 @@ def test_a_truncated_photo_in_training(launch, refine_options, photos, tmp_path,
     run = launch('train', refine_options)
     if skip:
         assert run.code == 0 and iterations(run.err) == [1, 2, 3, 4], run.err
-        assert f'{bad} is damaged or no image. Skipped.' in run.err
+        assert f'{bad} is damaged or no image; mend or remove it. Skipped.' in run.err
     else:
         assert_refused(run, str(bad), 'skip_corrupt: true', started=True)
 

@@ -3,7 +3,8 @@
 from .build import ARCHS, arch_class, build_arch
 from .dbgan_arch import DBGAN
 from .deblurganv2_arch import DeblurGANv2
-from .fftformer_arch import FFTformer
+from .deblurganv2_discriminators import DoubleScaleDiscriminator, MultiScaleDiscriminator, NLayerDiscriminator
+from .fftformer_arch import FFTformer, fftformer
 from .hinet_arch import HINet
 from .mimo_unet_arch import MIMOUNet, MIMOUNetPlus
 from .mprnet_arch import MPRNet
@@ -11,8 +12,11 @@ from .nafnet_arch import NAFNet, NAFNetLocal
 from .predict_refine_arch import PredictRefineNet
 from .refine_unet_arch import RefineUNet
 from .restormer_arch import Restormer
+from .saphnet_arch import SAPHNet
+from .simplenet_arch import SimpleNet
 
 __all__ = [
-    'ARCHS', 'DBGAN', 'DeblurGANv2', 'FFTformer', 'HINet', 'MIMOUNet', 'MIMOUNetPlus', 'MPRNet', 'NAFNet', 'NAFNetLocal',
-    'PredictRefineNet', 'RefineUNet', 'Restormer', 'arch_class', 'build_arch',
+    'ARCHS', 'DBGAN', 'DeblurGANv2', 'DoubleScaleDiscriminator', 'FFTformer', 'HINet', 'MIMOUNet', 'MIMOUNetPlus', 'MPRNet',
+    'MultiScaleDiscriminator', 'NAFNet', 'NAFNetLocal', 'NLayerDiscriminator', 'PredictRefineNet', 'RefineUNet', 'Restormer',
+    'SAPHNet', 'SimpleNet', 'arch_class', 'build_arch', 'fftformer',
 ]

@@ -87,8 +87,8 @@ class DeblurGANv2(nn.Module):
 
     Args:
         backbone: ``mobilenet`` (3.3 M parameters) or ``inception`` (60.9 M).
-        image_statistics: In evaluation too, normalise by the statistics of the current batch instead of the running ones. The
-            authors score it so, with one image at a time: a batch of several shares the backbone's statistics.
+        image_statistics: In evaluation too, normalise by statistics of the input instead of the running ones, as the authors
+            score it. Then each image of a batch goes by itself: the backbone's BatchNorm would mix their statistics.
 
     Shape:
         (B, 3, H, W) in [0, 1], any H and W, to the same, clamped. As published, the missing pixels at the right and bottom are
@@ -111,7 +111,7 @@ class DeblurGANv2(nn.Module):
         self.final = nn.Conv2d(width // 2, 3, 3, padding=1)
 
     def train(self, mode: bool = True) -> DeblurGANv2:
-        """Switch mode as usual, except that with ``image_statistics`` the norms keep to the batch's statistics."""
+        """Switch mode as usual, except that with ``image_statistics`` the norms keep to the input's statistics."""
         super().train(mode)
         if self.image_statistics:
             for norm in self.modules():
@@ -123,6 +123,8 @@ class DeblurGANv2(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.image_statistics and not self.training and len(x) > 1:
+            return torch.cat([self.forward(image) for image in x.split(1)])
         height, width = x.shape[-2:]
         right, bottom = (max(-(-side // self.size_multiple) * self.size_multiple, self.least_side) - side
                          for side in (width, height))

@@ -174,3 +174,8 @@ class FFTformer(nn.Module):
         x = self.decoder_level2(self.fuse2(self.up3_2(x), skip2))
         x = self.refinement(self.decoder_level1(self.fuse1(self.up2_1(x), skip1)))
         return self.output(x) + inp_img
+
+
+@arch
+class fftformer(FFTformer):  # noqa: N801
+    """:class:`FFTformer` under the type name of the authors' options files."""

@@ -16,14 +16,10 @@ import io
 import json
 import os
 import shutil
-import signal
 import struct
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +27,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..errors import InputError
+from ..processes import run_parallel
 from .archives import DATASETS, EXPECTED_PAIRS, VARIANTS, first_few, read_archive
 
 __all__ = ['DATASETS', 'EXPECTED_PAIRS', 'VARIANTS', 'PrepareReport', 'crop_starts', 'prepare']
@@ -173,7 +170,7 @@ def prepare(dataset: str, source: str | Path, destination: str | Path, *, varian
     record = json.dumps(settings)
     has_record = _check_record(destination, record)
 
-    checked = _run(_check_job, jobs, workers, f'Checking {dataset}')
+    checked = run_parallel(_check_job, jobs, workers, f'Checking {dataset}', 'pair')
     if problems := [problem for _, problem in checked if problem]:
         raise InputError(f"{first_few(problems, '; ')}; download what is named here again.")
     outputs: dict[Path, dict[str, tuple[int, int]]] = defaultdict(dict)  # size of each file by folder and name
@@ -185,7 +182,7 @@ def prepare(dataset: str, source: str | Path, destination: str | Path, *, varian
         _check_folder(folder, files, lmdb, is_ours=has_record or folder.resolve() in source_folders)
 
     _replace(destination / RECORD_NAME, lambda temporary: temporary.write_text(record, encoding='utf-8'))
-    report.written = sum(_run(_write_job, jobs, workers, f'Writing {dataset}'))
+    report.written = sum(run_parallel(_write_job, jobs, workers, f'Writing {dataset}', 'pair'))
     report.kept = sum(len(files) for files in outputs.values()) - report.written
     crop_folders = [folder for folder in outputs if folder.name.endswith('_crops')]
     report.crops = sum(len(outputs[folder]) for folder in crop_folders) // 2
@@ -305,22 +302,3 @@ def _make_lmdb(folder: Path, files: dict[str, tuple[int, int]]) -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return path
-
-
-def _run(function: Callable[[_Job], Any], jobs: list[_Job], workers: int, description: str) -> list[Any]:
-    """Results of ``function`` in the order of ``jobs``, with a progress bar; the first error or Ctrl-C stops the rest."""
-    if workers == 1 or len(jobs) < 2:
-        return [function(job) for job in tqdm(jobs, desc=description, unit='pair')]
-    executor = ProcessPoolExecutor(min(workers, len(jobs)), get_context('spawn'), initializer=_leave_interrupts_to_parent)
-    try:
-        return list(tqdm(executor.map(function, jobs), total=len(jobs), desc=description, unit='pair'))
-    except BrokenProcessPool as error:
-        raise InputError('A worker process ended unexpectedly, probably for want of memory; run the same command again with '
-                         'fewer workers.') from error
-    finally:
-        executor.shutdown(cancel_futures=True)
-
-
-def _leave_interrupts_to_parent() -> None:
-    """On Ctrl-C every process of the terminal gets the signal; workers finish their pair, so that nothing is half-written."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

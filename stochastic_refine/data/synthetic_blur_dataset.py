@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils import data
 
@@ -89,7 +90,7 @@ class SyntheticBlurDataset(data.Dataset):
                 photo = read_rgb(self.paths[i])
             except InputError as error:
                 if not self.opt.get('skip_corrupt'):
-                    raise InputError(f'{error} Remove it, or set skip_corrupt: true in this dataset to train without it.') from None
+                    raise InputError(f'{error} Or set skip_corrupt: true in this dataset to train without it.') from None
                 logging.getLogger('basicsr').warning('%s Skipped.', error)
                 continue
             if self.cache is not None:
@@ -140,11 +141,11 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
     Raises:
         InputError: If it cannot be decoded as a whole.
     """
-    content = np.fromfile(path, dtype=np.uint8)
-    image = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
-    if image is None:
-        raise InputError(f'Image {path} is damaged or no image.')
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    try:  # Pillow, since OpenCV returns a PNG that is cut short as if it were whole
+        with Image.open(path) as image:
+            return np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f'Image {path} is damaged or no image; mend or remove it.') from error
 
 
 def _to_tensor(image: NDArray[np.uint8]) -> Tensor:

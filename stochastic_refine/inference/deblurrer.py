@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..archs.build import nearest
+from ..archs.memory_format import channels_last
 from ..errors import InputError
 from .operating_point import OperatingPoint
 from .photos import Photo, read_photo, write_photo
@@ -69,7 +70,7 @@ class Deblurrer:
         self.points = dict(points or {}) or {'default': OperatingPoint()}
         self.precision = choose_precision(precision, self.device)
         self.tile = tile
-        self.net = net.to(self.device, memory_format=torch.channels_last).eval()
+        self.net = channels_last(net.to(self.device)).eval()
 
     @classmethod
     def from_pretrained(cls, weights: str | Path = 'small', **options: Any) -> Deblurrer:

@@ -28,3 +28,14 @@ def test_padding_is_mid_grey_at_the_right_and_bottom() -> None:
     padded[..., :65, :40] = x
     with torch.no_grad():
         torch.testing.assert_close(net(x), net(padded)[..., :65, :40])
+
+
+def test_evaluation_gives_each_image_of_a_batch_its_own_statistics() -> None:
+    torch.manual_seed(0)
+    net = DeblurGANv2('mobilenet')
+    x = torch.rand(2, 3, 64, 64) * torch.tensor([1, 0.1]).view(2, 1, 1, 1)
+    with torch.no_grad():
+        shared = net.train()(x)
+        batched, singles = net.eval()(x), torch.cat([net(image) for image in x.split(1)])
+        assert torch.equal(batched, singles)
+        assert not torch.allclose(batched, shared, atol=1e-3)  # training shares them; else this test would prove nothing

@@ -23,6 +23,9 @@ _spec.loader.exec_module(fill)
 #: Type and constructor arguments where the layout's plain words are not those of an options file.
 OPTIONS: dict[str, dict] = {
     'DBGAN': {'type': 'DBGAN'},
+    'DeblurGANv2-D-full': {'type': 'NLayerDiscriminator', 'n_layers': 5},
+    'DeblurGANv2-D-multiscale': {'type': 'MultiScaleDiscriminator'},
+    'DeblurGANv2-D-patch': {'type': 'NLayerDiscriminator', 'n_layers': 3},
     'DeblurGANv2-FPNInception': {'type': 'DeblurGANv2', 'backbone': 'inception', 'image_statistics': False},
     'DeblurGANv2-FPNMobileNet': {'type': 'DeblurGANv2', 'backbone': 'mobilenet', 'image_statistics': False},
     'FFTformer': {'type': 'FFTformer'},

@@ -190,7 +190,7 @@ def test_a_corrupt_photo_is_named_or_skipped(folder, caplog, damage):
     path = folder / 'chelsea.png'
     content = path.read_bytes()
     path.write_bytes({'cut short': content[:len(content) // 2], 'text': b'no photo', 'empty': b''}[damage])
-    with pytest.raises(InputError, match=r'chelsea\.png is damaged or no image\. .*skip_corrupt') as caught:
+    with pytest.raises(InputError, match=r'chelsea\.png is damaged or no image; .*skip_corrupt') as caught:
         dataset(folder, 'val')[1]
     assert str(path) in str(caught.value)
     item = dataset(folder, 'val', skip_corrupt=True)[1]

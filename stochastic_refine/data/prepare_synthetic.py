@@ -1,0 +1,60 @@
+"""A test set on disk from any folder of sharp photos: fixed pairs of :class:`SyntheticBlurDataset`, for comparing folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from ..checkpoints import write_atomically
+from ..errors import InputError
+from .synthetic_blur_dataset import SyntheticBlurDataset
+
+RECORD_NAME = 'synthetic.json'
+
+
+def prepare_synthetic(source: Path, destination: Path, crop_size: int | None = None,
+                      trajectory_length: tuple[float, float] = (3, 10), noise_sigma: tuple[float, float] = (0, 1),
+                      seed: int = 0) -> str:
+    """Write blurred photos to ``destination/input`` and sharp ones to ``destination/target``, as PNG; what is there is kept.
+
+    Args:
+        source: Folder of sharp photos, searched with its subfolders.
+        destination: Folder of the pairs.
+        crop_size: Side of the central crop, pixels; None keeps whole photos.
+        trajectory_length, noise_sigma, seed: See :class:`SyntheticBlurDataset`.
+
+    Returns:
+        A sentence that says what was done.
+
+    Raises:
+        InputError: If photos cannot be read, are too small or share a name, or the folder was made with other settings.
+    """
+    settings = {'type': 'SyntheticBlurDataset', 'gt_size': crop_size, 'trajectory_length': list(trajectory_length),
+                'noise_sigma': list(noise_sigma), 'seed': seed}
+    dataset = SyntheticBlurDataset({**settings, 'name': 'synthetic', 'phase': 'val', 'dataroot_gt': str(source)})
+    names = [path.stem for path in dataset.paths]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f'Two photos below {source} are called {twice}; rename one, since pairs are found by name.')
+    record, content = destination / RECORD_NAME, json.dumps({**settings, 'photos': len(dataset)})
+    if record.is_file() and (before := record.read_text(encoding='utf-8')) != content:
+        raise InputError(f'{destination} was made with other settings ({before}, now {content}); choose another folder, or '
+                         'delete this one first.')
+    folders = {'lq': destination / 'input', 'gt': destination / 'target'}
+    for folder in folders.values():
+        folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(record, lambda temporary: Path(temporary).write_text(content, encoding='utf-8'))
+    written = 0
+    for index, name in enumerate(tqdm(names, desc='Writing pairs', unit='pair')):
+        paths = {key: folder / f'{name}.png' for key, folder in folders.items()}
+        if all(path.is_file() for path in paths.values()):
+            continue
+        item = dataset[index]
+        for key, path in paths.items():
+            pixels = (item[key] * 255).round().byte().permute(1, 2, 0).numpy()
+            write_atomically(path, lambda temporary: Image.fromarray(pixels).save(temporary, compress_level=3))
+        written += 1
+    return f'{destination} holds {len(names)} pairs (input, target): {written} written now, {len(names) - written} were there already.'
