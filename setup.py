@@ -17,7 +17,7 @@ setup(
     python_requires='>=3.11',
     # The folder basicsr/ holds launchers only; in the wheel it would overwrite the real BasicSR.
     packages=find_packages(include=['stochastic_refine*']),
-    package_data={'stochastic_refine': ['weights/*']},
+    package_data={'stochastic_refine': ['weights/*', 'evaluation/*.yml']},
     install_requires=[
         'torch>=2.4',
         'numpy>=1.26',
@@ -33,12 +33,13 @@ setup(
     ],
     extras_require={
         # ST-LPIPS does not declare the last two
-        'metrics': ['lpips>=0.1.4', 'stlpips-pytorch>=0.0.2', 'ipython', 'torchsummary'],
+        'metrics': ['lpips>=0.1.4', 'torch-fidelity>=0.3.0', 'mmengine>=0.10.4', 'stlpips-pytorch>=0.0.2', 'ipython', 'torchsummary'],
         # PolyForm Noncommercial licence: only if you ask for it
         'iqa': ['pyiqa>=0.1.10'],
         'mmengine': ['mmengine>=0.10.4'],
         'demo': ['scikit-image>=0.22'],
-        'test': ['pytest>=7.4', 'scikit-image>=0.22', 'scipy>=1.11', 'stlpips-pytorch>=0.0.2', 'ipython', 'torchsummary'],
+        'test': ['pytest>=7.4', 'scikit-image>=0.22', 'scipy>=1.11', 'lpips>=0.1.4', 'torch-fidelity>=0.3.0',
+                 'mmengine>=0.10.4', 'stlpips-pytorch>=0.0.2', 'ipython', 'torchsummary'],
     },
     entry_points={'console_scripts': ['stochastic-refine = stochastic_refine.cli:main']},
     classifiers=[

@@ -1,4 +1,4 @@
-"""The command line: ``stochastic-refine restore|train|test|prepare|install-into|list|doctor``."""
+"""The command line: ``stochastic-refine restore|train|test|evaluate|prepare|install-into|list|doctor``."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     for mode in ('train', 'test'):
         commands.add_parser(mode, add_help=False, help=f'{mode} by an options file: {mode} -opt FILE (all of BasicSR\'s flags)')
     _add_restore(commands)
+    _add_evaluate(commands)
     _add_prepare(commands)
 
     install = commands.add_parser('install-into', help='make our networks known inside a clone of BasicSR or of a fork')
@@ -80,17 +81,44 @@ def _add_restore(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=_restore)
 
 
+def _add_evaluate(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        'evaluate', help='compare systems in one table',
+        description='Score folders of restored images, or restore first, and print one table. Writes table.md, .tex, .csv, .json '
+        'and scores.csv; a stopped run can be repeated and goes on. Under torchrun the processes share the images.')
+    parser.add_argument('systems', nargs='*', metavar='NAME=SOURCE', help='SOURCE: a folder of restored images (several, one per '
+                        'seed, joined by commas), an options file, a checkpoint or the name of weights')
+    parser.add_argument('--gt', type=Path, required=True, help='folder of sharp images')
+    parser.add_argument('--lq', type=Path, help='folder of blurred images')
+    parser.add_argument('--protocol', default='folder', help='folder, gopro, hide, realblur_j or realblur_r (default: folder)')
+    parser.add_argument('--metrics', metavar='LIST', help='any of lpips,stlpips,niqe,fid,kid,psnr,ssim3d,ssim (the default), '
+                        'musiq,maniqa,clipiqa')
+    parser.add_argument('-o', '--output', type=Path, default=Path('results/evaluate'), help='folder (default: results/evaluate)')
+    parser.add_argument('--seeds', type=int, default=1, help='runs of each stochastic operating point (default: 1)')
+    parser.add_argument('--workers', type=int, default=1, help='processes on this machine (default: 1)')
+    parser.add_argument('--max-images', type=int, help='use so many pairs only, spread evenly')
+    parser.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1, mps (default: auto)')
+    parser.add_argument('--precision', choices=('float32', 'bfloat16'), help="of all networks (default: each one's own)")
+    parser.set_defaults(run=_evaluate)
+
+
 def _add_prepare(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser('prepare', help="lay a downloaded archive's folder out for training and testing")
-    parser.add_argument('dataset', help='gopro, hide, realblur, realblur_j or realblur_r')
-    parser.add_argument('--from', dest='source', type=Path, required=True, help='the unpacked archive')
+    parser.add_argument('dataset', help='gopro, hide, realblur, realblur_j or realblur_r; synthetic blurs any folder of photos')
+    parser.add_argument('--from', dest='source', type=Path, required=True, help='the unpacked archive, or the folder of photos')
     parser.add_argument('--to', dest='destination', type=Path, required=True, help='where to lay it out')
     parser.add_argument('--variant', default='blur', help="GoPro's blur or blur_gamma (default: blur)")
-    parser.add_argument('--crop-size', type=int, default=512, help='side of the training crops (default: 512)')
+    parser.add_argument('--crop-size', type=int, help='side of the training crops (default: 512); synthetic: of the central crops '
+                        '(default: whole photos)')
     parser.add_argument('--crop-step', type=int, default=256, help='distance between crops (default: 256)')
     parser.add_argument('--lmdb', action='store_true', help='make LMDBs of the training crops too')
     parser.add_argument('--workers', type=int, help='processes (default: one per core)')
     parser.add_argument('--allow-incomplete', action='store_true', help='go on with fewer pairs than the data set has')
+    parser.add_argument('--trajectory-length', type=float, nargs=2, default=(3, 10), metavar=('LOW', 'HIGH'),
+                        help='synthetic: path of the camera shake in pixels (default: 3 10)')
+    parser.add_argument('--noise-sigma', type=float, nargs=2, default=(0, 1), metavar=('LOW', 'HIGH'),
+                        help='synthetic: noise in 8-bit grey values (default: 0 1)')
+    parser.add_argument('--seed', type=int, default=0, help='synthetic: seed of kernels and noise (default: 0)')
     parser.set_defaults(run=_prepare)
 
 
@@ -103,6 +131,22 @@ def _restore(args: argparse.Namespace) -> int:
         samples=args.samples, average=args.average, seed=args.seed, **changes)
 
 
+def _evaluate(args: argparse.Namespace) -> None:
+    for key in ('seeds', 'workers', 'max_images'):
+        if getattr(args, key) is not None and getattr(args, key) < 1:
+            raise InputError(f"--{key.replace('_', '-')} must be a whole number from 1, got {getattr(args, key)}.")
+    from .evaluation.evaluate import evaluate
+    from .evaluation.scoring import DEFAULT_METRICS, parse_metrics
+    from .processes import rank
+    table = evaluate(args.systems, args.gt, args.lq, protocol=args.protocol,
+                     metrics=parse_metrics(args.metrics) if args.metrics is not None else DEFAULT_METRICS, output=args.output,
+                     seeds=args.seeds, workers=args.workers, device=args.device,
+                     precision=args.precision, max_images=args.max_images)
+    if rank() == 0:
+        print(table.to_text())
+        print(f'Written to {args.output}: table.md, table.tex, table.csv, table.json, scores.csv.')
+
+
 def _tile(text: str) -> int | str | None:
     if text in ('auto', 'none'):
         return None if text == 'none' else text
@@ -112,11 +156,16 @@ def _tile(text: str) -> int | str | None:
 
 
 def _prepare(args: argparse.Namespace) -> None:
+    if args.dataset == 'synthetic':
+        from .data.prepare_synthetic import prepare_synthetic
+        print(prepare_synthetic(args.source, args.destination, args.crop_size, tuple(args.trajectory_length), tuple(args.noise_sigma),
+                                args.seed))
+        return
     from .data.prepare import prepare
     if args.lmdb:
         from .registration import prepare_basicsr
         prepare_basicsr()
-    print(prepare(args.dataset, args.source, args.destination, variant=args.variant, crop_size=args.crop_size,
+    print(prepare(args.dataset, args.source, args.destination, variant=args.variant, crop_size=args.crop_size or 512,
                   crop_step=args.crop_step, lmdb=args.lmdb, workers=args.workers, allow_incomplete=args.allow_incomplete))
 
 

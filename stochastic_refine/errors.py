@@ -13,3 +13,7 @@ class InputError(ValueError):
         if message.startswith('Caught InputError in DataLoader worker'):
             message = message.strip().rsplit('InputError: ', 1)[-1]
         super().__init__(message)
+
+
+class MetricUnavailable(InputError):
+    """A metric's package or weights cannot be had here: the metric is left out, whatever else was asked for goes on."""

@@ -29,7 +29,7 @@ _PATH_KEYS = {'resume_state', 'root', 'experiments_root', 'models', 'training_st
 _NETWORK_PATH_KEYS = ('pretrain_network', 'param_key', 'strict_load')
 _TRAIN_KEYS = {'ema_decay', 'optim_g', 'optim_d', 'scheduler', 'total_iter', 'warmup_iter', 'pixel_opt', 'perceptual_opt',
                'gan_opt', 'precision', 'accumulate', 'grad_clip', 'compile', 'noise_opt', 'initial_opt', 'net_d_iters',
-               'net_d_init_iters', 'fix_flow', 'flow_lr_mul'}
+               'net_d_init_iters', 'gan_pool_size', 'fix_flow', 'flow_lr_mul'}
 _REQUIRED = {
     'top': ('name', 'model_type', 'num_gpu', 'datasets', 'network_g', 'path'),
     'train': ('optim_g', 'scheduler', 'total_iter'),
@@ -46,6 +46,7 @@ _DATASET_KEYS = {'name', 'type', 'phase', 'scale', 'dataroot_gt', 'dataroot_lq',
                  'filename_tmpl', 'gt_size', 'use_hflip', 'use_rot', 'mean', 'std', 'color', 'num_worker_per_gpu',
                  'batch_size_per_gpu', 'dataset_enlarge_ratio', 'persistent_workers', 'pin_memory', 'prefetch_mode',
                  'num_prefetch_queue',
+                 'gt_sizes', 'mini_batch_sizes', 'iters',
                  'trajectory_length', 'noise_sigma', 'linear_light', 'seed', 'cache', 'skip_corrupt', 'max_images'}
 #: What YAML 1.1 reads as text although a number is meant: an exponent without a point or without a sign.
 _NUMBER_AS_TEXT = re.compile(r'[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+')
@@ -147,6 +148,8 @@ def _check_train(train: Mapping[str, Any], registry: Any, model: type) -> None:
     _check_number(train, 'total_iter', 'train', 1)
     _check_number(train, 'accumulate', 'train', 1, whole=True)
     _check_number(train, 'ema_decay', 'train', 0, 1)
+    for key, low in (('net_d_iters', 1), ('net_d_init_iters', 0), ('gan_pool_size', 0)):
+        _check_number(train, key, 'train', low, whole=True)
     if train.get('grad_clip') is not None:
         _check_number(train, 'grad_clip', 'train', 0)
     for key, options in train.items():
@@ -158,37 +161,46 @@ def _check_train(train: Mapping[str, Any], registry: Any, model: type) -> None:
 
 
 def _check_optimizer(train: Mapping[str, Any], model: type) -> None:
-    import torch
-    where = 'train: optim_g'
-    _require(train['optim_g'], ('type', 'lr'), where)
-    if hasattr(model, 'check_options'):  # the others know fewer types than torch.optim
-        known = {name: cls for name, cls in vars(torch.optim).items() if isinstance(cls, type)}
-        _known_type(train['optim_g']['type'], known, f'{where}: type')
-        _check_arguments(known[train['optim_g']['type']], train['optim_g'], where, given=('params', ))
+    for key in ('optim_g', 'optim_d'):
+        if key == 'optim_d' and not train.get(key):
+            continue
+        where = f'train: {key}'
+        _require(train[key], ('type', 'lr'), where)
+        if hasattr(model, 'check_options'):  # the others know fewer types than torch.optim
+            known = {name: cls for name, cls in vars(torch.optim).items() if isinstance(cls, type)}
+            _known_type(train[key]['type'], known, f'{where}: type')
+            _check_arguments(known[train[key]['type']], train[key], where, given=('params', ))
 
 
 def _check_scheduler(train: Mapping[str, Any], model: type) -> None:
-    from basicsr.models import lr_scheduler
     from basicsr.models.base_model import BaseModel
-    where, options = 'train: scheduler', train['scheduler']
+
+    from .models.lr_scheduler import SCHEDULERS
+    where, options, total_iter = 'train: scheduler', train['scheduler'], train['total_iter']
     _require(options, ('type', ), where)
-    if model.setup_schedulers is not BaseModel.setup_schedulers and not hasattr(model, 'check_options'):
-        return
-    known = {name: cls for name, cls in vars(lr_scheduler).items() if name.endswith('RestartLR')}
-    known['MultiStepLR'] = known['MultiStepRestartLR']
+    known = SCHEDULERS
+    if not hasattr(model, 'check_options'):
+        if model.setup_schedulers is not BaseModel.setup_schedulers:
+            return
+        known = {name: SCHEDULERS[name] for name in ('MultiStepLR', 'MultiStepRestartLR', 'CosineAnnealingRestartLR')}
     _known_type(options['type'], known, f'{where}: type')
     _check_arguments(known[options['type']], options, where, given=('optimizer', ))
-    if options['type'] == 'CosineAnnealingRestartLR':
-        periods, weights = options['periods'], options.get('restart_weights', [1])
-        if len(periods) != len(weights):
-            raise InputError(f'{where}: there are {len(periods)} periods but {len(weights)} restart_weights; give one for '
-                             'each.')
-        if sum(periods) < train['total_iter']:
-            raise InputError(f"{where}: the periods end at iteration {sum(periods)}, before total_iter {train['total_iter']}; "
-                             'make them longer.')
+    if 'periods' in options:
+        periods = options['periods']
+        for key in {'restart_weights', 'eta_mins'} & inspect.signature(known[options['type']]).parameters.keys():
+            values = options.get(key, [1])  # what is not given is one number
+            if len(periods) != len(values):
+                raise InputError(f'{where}: there are {len(periods)} periods but {len(values)} {key}; give one for each.')
+        if sum(periods) < total_iter:
+            raise InputError(f'{where}: the periods end at iteration {sum(periods)}, before total_iter {total_iter}; make them '
+                             'longer.')
+    if options['type'] == 'OneCycleLR' and (options.get('total_steps') or 0) < total_iter:
+        raise InputError(f"{where}: OneCycleLR needs total_steps of at least total_iter {total_iter}, got "
+                         f"{options.get('total_steps')}.")
 
 
 def _check_dataset(name: str, dataset: dict[str, Any], registry: Any, is_train: bool) -> None:
+    from .models.progressive import ProgressivePatches
     where = f'datasets: {name}'
     phase = name.split('_')[0]
     phases = ('train', 'val') if is_train else ('test', 'val')
@@ -206,8 +218,9 @@ def _check_dataset(name: str, dataset: dict[str, Any], registry: Any, is_train: 
         _require(dataset, (*always, *(in_training if phase == 'train' else ())), where)
     if phase == 'train':
         _require(dataset, _REQUIRED['train data'], where)
-        for key, low in (('batch_size_per_gpu', 1), ('num_worker_per_gpu', 0), ('dataset_enlarge_ratio', 1)):
+        for key, low in (('batch_size_per_gpu', 1), ('num_worker_per_gpu', 0), ('dataset_enlarge_ratio', 1), ('gt_size', 1)):
             _check_number(dataset, key, where, low, whole=True)
+        ProgressivePatches.from_options(dataset, where)
     if dataset.get('persistent_workers') and not (phase == 'train' and dataset['num_worker_per_gpu'] > 0):
         raise InputError(f'{where}: persistent_workers needs num_worker_per_gpu above 0, which only the block train can have; '
                          'remove persistent_workers.')

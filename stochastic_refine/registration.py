@@ -22,8 +22,18 @@ LOSSES = {
     'CharbonnierEdgeLoss': '.losses.edge_loss',
     'MultiScaleLoss': '.losses.multi_scale_loss',
 }
-METRICS = {'calculate_stlpips': '.metrics.stlpips'}
+METRICS = {
+    'calculate_ssim3d': '.metrics.ssim3d',
+    'calculate_lpips': '.metrics.lpips',
+    'calculate_stlpips': '.metrics.stlpips',
+    'calculate_niqe_or_nan': '.metrics.niqe',
+    'calculate_musiq': '.metrics.pyiqa_metrics',
+    'calculate_maniqa': '.metrics.pyiqa_metrics',
+    'calculate_clipiqa': '.metrics.pyiqa_metrics',
+    'calculate_pyiqa': '.metrics.pyiqa_metrics',
+}
 MODELS = {
+    'AdversarialRestorationModel': '.models.adversarial_restoration_model',
     'RestorationModel': '.models.restoration_model',
     'StochasticRefineModel': '.models.stochastic_refine_model',
 }

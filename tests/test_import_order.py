@@ -15,14 +15,14 @@ FILES = sorted(path for path in PACKAGE.rglob('*.py') if path != PACKAGE / '__in
 #: Rooms (folders) and top-level modules from left to right; each may import itself and whatever stands in a row above its own.
 ORDER = [
     {'errors'},
-    {'checkpoints'},
+    {'checkpoints', 'processes'},
     {'diffusion', 'blur'},
     {'archs', 'losses', 'metrics', 'data'},
     {'inference'},
-    {'models', 'evaluation'},
+    {'models'},
     {'latent'},
     {'registration'},
-    {'option_check'},
+    {'evaluation', 'option_check'},
     {'launch', 'doctor', 'install_into'},
     {'cli'},
 ]

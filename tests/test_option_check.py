@@ -42,6 +42,10 @@ def test_sound_options_pass(parsed, request, fixture):
     check_options(parsed(options))
     check_options(parsed(for_test(options)))
     options['train']['my_own_key'] = 1
+    options['train']['scheduler'] = {'type': 'TrueCosineAnnealingLR', 'T_max': 4, 'eta_min': 1.0e-7}
+    options['datasets']['train'].update(gt_sizes=[16, 32], mini_batch_sizes=[2, 1], iters=[2, 2])
+    options['val'].update(grids=True, crop_size=64)
+    check_options(parsed(options))
     options['val'] = None
     check_options(parsed(options))
 
@@ -56,7 +60,12 @@ def test_sound_options_pass(parsed, request, fixture):
     ('train.noise_opt', {'type': 'NoisePrediction'}, ('train: noise_opt: type', 'did you mean NoisePredictionLoss')),
     ('val.metrics.psnr.type', 'calculate_pnsr', ('val: metrics: psnr: type', 'did you mean calculate_psnr')),
     ('train.optim_g.type', 'Adamw', ('train: optim_g: type', 'did you mean Adam')),
-    ('train.scheduler.type', 'StepLR', ('train: scheduler: type', 'MultiStepLR')),
+    ('train.scheduler.type', 'MultiSteLR', ('train: scheduler: type', 'did you mean MultiStepLR')),
+    ('train.scheduler.type', 'ReduceLROnPlateau', ('train: scheduler: type', 'is unknown')),
+    ('train.scheduler', {'type': 'TrueCosineAnealingLR'}, ('did you mean TrueCosineAnnealingLR', )),
+    ('train.scheduler', {'type': 'TrueCosineAnnealingLR', 'eta_min': 0.1}, ('train: scheduler', "'T_max'")),
+    ('train.scheduler', {'type': 'LinearLR', 'end_facto': 0.1}, ('train: scheduler', 'did you mean end_factor')),
+    ('train.scheduler', {'type': 'OneCycleLR', 'max_lr': 0.1, 'total_steps': 3}, ('total_steps', 'total_iter 4')),
     # misspelt keys
     ('network_g.sampling_', {}, ('network_g', 'sampling_', 'did you mean sampling')),
     ('network_g.predictor.base_chanels', 8, ('network_g: predictor', 'base_chanels', 'did you mean base_channels')),
@@ -72,6 +81,7 @@ def test_sound_options_pass(parsed, request, fixture):
     ('val.metrics.psnr.test_y_chanel', True, ('val: metrics: psnr', 'did you mean test_y_channel')),
     ('val.operating_points.vivid.step', 3, ('operating_points: vivid', 'did you mean steps')),
     ('vall', {}, ('vall', 'did you mean val')),
+    ('datasets.train.mini_batch_size', [2], ('datasets: train', 'did you mean mini_batch_sizes')),
     ('datasets.train.trajectory_lenght', [3, 9], ('datasets: train', 'did you mean trajectory_length')),
     # missing keys
     ('model_type', GONE, ('model_type', )),
@@ -103,6 +113,10 @@ def test_sound_options_pass(parsed, request, fixture):
     ('logger.print_freq', 0, ('logger: print_freq', )),
     ('val.val_freq', 0, ('val: val_freq', )),
     ('datasets.train.batch_size_per_gpu', 0, ('batch_size_per_gpu', )),
+    ('datasets.train.gt_sizes', [16, 32], ('datasets: train', "'mini_batch_sizes'")),
+    ('train.gan_pool_size', -1, ('gan_pool_size', 'from 0')),
+    ('val.grids', 'yes please', ('val: grids', 'true or false')),
+    ('val.grids', True, ('val: grids needs crop_size', )),
     ('datasets.train.num_worker_per_gpu', None, ('num_worker_per_gpu', )),
     ('datasets.train.persistent_workers', True, ('persistent_workers', 'num_worker_per_gpu above 0')),
     ('datasets.val.persistent_workers', True, ('datasets: val: persistent_workers', )),
@@ -125,6 +139,11 @@ def test_schedules_that_end_too_soon(parsed, restoration_options):
     cosine = 'train.scheduler'
     assert 'iteration 1, before total_iter 2' in refusal(parsed, changed(restoration_options, f'{cosine}.periods', [1]))
     assert '2 periods but 1 restart' in refusal(parsed, changed(restoration_options, f'{cosine}.periods', [1, 1]))
+    cyclic = {'type': 'CosineAnnealingRestartCyclicLR', 'periods': [1, 1], 'restart_weights': [1, 1], 'eta_mins': [0.1, 0.01]}
+    check_options(parsed(changed(restoration_options, cosine, cyclic)))
+    assert '2 periods but 1 eta_mins' in refusal(parsed, changed(restoration_options, cosine, {**cyclic, 'eta_mins': [0.1]}))
+    assert 'before total_iter 2' in refusal(parsed, changed(restoration_options, cosine, {
+        **cyclic, 'periods': [1], 'restart_weights': [1], 'eta_mins': [0]}))
 
 
 def test_gpus_that_are_not_there(parsed, refine_options, monkeypatch):

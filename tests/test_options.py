@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -41,22 +42,25 @@ def test_file_builds_what_it_names(file: Path, photos: Path, pairs: Path) -> Non
     opt |= {'is_train': mode == 'train', 'num_gpu': 0}  # BasicSR's parser has resolved 'auto' by then
     opt['path']['pretrain_network_g'] = None
     opt['network_g'] = without(opt['network_g'], 'pretrained')
-    for phase, dataset in opt['datasets'].items():
-        dataset['phase'] = phase
+    for name, dataset in opt['datasets'].items():
+        dataset['phase'] = name.split('_')[0]
         paired = 'dataroot_lq' in dataset
         dataset['dataroot_gt'] = str(pairs / 'gt' if paired else photos)
         if paired:
             dataset['dataroot_lq'] = str(pairs / 'lq')
         if 'gt_size' in dataset:
             dataset['gt_size'] = 32  # the test's photos are small
+        if 'gt_sizes' in dataset:
+            dataset['gt_sizes'] = [32] * len(dataset['gt_sizes'])
     check_options(opt)
     with torch.device('meta'):
-        assert sum(p.numel() for p in build_arch(opt['network_g']).parameters()) > 1e5
+        for key in ('network_g', 'network_d'):
+            assert key not in opt or sum(p.numel() for p in build_arch(opt[key]).parameters()) > 1e5
     for dataset in opt['datasets'].values():
         item = build_dataset(dataset)[0]
         assert item['lq'].shape == item['gt'].shape
     for key, options in opt.get('train', {}).items():
-        if key.endswith('_opt'):
+        if key.endswith('_opt') and key != 'perceptual_opt':  # that one would download VGG; test_baseline_training builds it
             build_loss(options)
 
 
@@ -81,3 +85,69 @@ def test_operating_points_are_the_papers(name: str) -> None:
     assert points['ours']['steps'] == 500 and not points['ours'].get('average')
     assert points['ours_sa']['steps'] == 10 and points['ours_sa']['average']
     assert opt['network_g'] == load(ROOT / 'options/train_gopro.yml')['network_g']
+
+
+BASELINES = sorted(file.stem.removeprefix('test_') for file in (ROOT / 'options/baselines').glob('test_*.yml'))
+
+
+@pytest.mark.parametrize('name', BASELINES)
+def test_baseline_is_scored_as_trained(name: str) -> None:
+    train, test = (load(ROOT / f'options/baselines/{mode}_{name}.yml') for mode in ('train_gopro', 'test'))
+    assert test['network_g'] == train['network_g']
+    folders = [data['dataroot_lq'] for data in test['datasets'].values()]
+    assert folders == ['datasets/GoPro/test/input', 'datasets/HIDE/test/input']
+    assert test['path']['pretrain_network_g'] and test['path']['strict_load_g']
+    assert {'psnr', 'ssim', 'ssim3d'} <= test['val']['metrics'].keys()
+    for key in ('grids', 'crop_size'):
+        assert test['val'].get(key) == train['val'].get(key)
+
+
+#: Folder in tests/data/parity that has the layout of the released checkpoint.
+LAYOUTS = {
+    'dbgan': 'DBGAN',
+    'deblurganv2_inception': 'DeblurGANv2-FPNInception',
+    'deblurganv2_mobilenet': 'DeblurGANv2-FPNMobileNet',
+    'fftformer': 'FFTformer',
+    'hinet': 'HINet',
+    'mimo_unet': 'MIMO-UNet',
+    'mimo_unet_plus': 'MIMO-UNetPlus',
+    'mprnet': 'MPRNet',
+    'nafnet_width32': 'NAFNet-GoPro-width32',
+    'nafnet_width64': 'NAFNet-GoPro-width64',
+    'restormer': 'Restormer-motion',
+}
+
+
+@pytest.mark.parametrize('name', LAYOUTS)
+def test_baseline_takes_the_released_checkpoint(name: str) -> None:
+    layout = json.loads((ROOT / 'tests/data/parity' / LAYOUTS[name] / 'layout.json').read_text())
+    with torch.device('meta'):
+        net = build_arch(load(ROOT / f'options/baselines/test_{name}.yml')['network_g'])
+    assert ({key: list(value.shape) for key, value in net.state_dict().items()}
+            == {key: shape for key, (shape, _) in layout['tensors'].items()})
+
+
+def test_progressive_stages_and_rates_are_restormers() -> None:
+    opt = load(ROOT / 'options/baselines/train_gopro_restormer.yml')
+    data, scheduler = opt['datasets']['train'], opt['train']['scheduler']
+    assert len(data['iters']) == len(data['gt_sizes']) == len(data['mini_batch_sizes'])
+    assert sum(data['iters']) == sum(scheduler['periods']) == opt['train']['total_iter'] == 300_000
+    assert data['iters'][0] == scheduler['periods'][0] and scheduler['eta_mins'][0] == opt['train']['optim_g']['lr']
+
+
+@pytest.mark.parametrize('name', ['deblurganv2_inception', 'deblurganv2_mobilenet'])
+def test_adversarial_rate_is_constant_then_linear(name: str) -> None:
+    from stochastic_refine.registration import prepare_basicsr
+    prepare_basicsr()
+    from stochastic_refine.models.lr_scheduler import build_schedulers
+    train = load(ROOT / f'options/baselines/train_gopro_{name}.yml')['train']
+    options = train['scheduler'] | {'total_steps': train['scheduler']['total_steps'] // 1000}  # in thousands: 50, then 150
+    optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=train['optim_g']['lr'])
+    scheduler, = build_schedulers(options, [optimizer])
+    rates = [scheduler.get_last_lr()[0]]
+    for _ in range(options['total_steps'] - 1):
+        optimizer.step()
+        scheduler.step()
+        rates += scheduler.get_last_lr()
+    assert rates[:50] == pytest.approx([1e-4] * 50)
+    assert rates[124] == pytest.approx(0.5e-4, rel=0.01) and rates[-1] == pytest.approx(1e-7)

@@ -23,13 +23,13 @@ def _conv(in_channels: int, out_channels: int, kernel_size: int, bias: bool = Fa
     return nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
 
 
-def _split(x: Tensor, dim: int) -> Tensor:
+def split_patches(x: Tensor, dim: int) -> Tensor:
     """The two halves of (B, C, H, W) along ``dim``, one behind the other in the batch: each is an image of its own."""
     return torch.cat(x.chunk(2, dim))
 
 
-def _join(x: Tensor, dim: int) -> Tensor:
-    """Undo :func:`_split`."""
+def join_patches(x: Tensor, dim: int) -> Tensor:
+    """Undo :func:`split_patches`."""
     return torch.cat(x.chunk(2), dim)
 
 
@@ -218,17 +218,17 @@ class MPRNet(nn.Module):
 
     @any_size(size_multiple)
     def forward(self, x: Tensor) -> list[Tensor]:
-        halves = _split(x, -2)
-        quarters = _split(halves, -1)
-        encoded = [_join(f, -1) for f in self.stage1_encoder(self.shallow_feat1(quarters))]
+        halves = split_patches(x, -2)
+        quarters = split_patches(halves, -1)
+        encoded = [join_patches(f, -1) for f in self.stage1_encoder(self.shallow_feat1(quarters))]
         decoded = self.stage1_decoder(encoded)
         gated, stage1 = self.sam12(decoded[0], halves)
 
         fused = self.concat12(torch.cat([self.shallow_feat2(halves), gated], 1))
-        encoded = [_join(f, -2) for f in self.stage2_encoder(fused, encoded, decoded)]
+        encoded = [join_patches(f, -2) for f in self.stage2_encoder(fused, encoded, decoded)]
         decoded = self.stage2_decoder(encoded)
         gated, stage2 = self.sam23(decoded[0], x)
 
         fused = self.concat23(torch.cat([self.shallow_feat3(x), gated], 1))
         stage3 = self.tail(self.stage3_orsnet(fused, encoded, decoded)) + x
-        return [stage3, stage2, _join(stage1, -2)]
+        return [stage3, stage2, join_patches(stage1, -2)]

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .build import arch
-from .mprnet_arch import _join, _split
+from .mprnet_arch import join_patches, split_patches
 from .padding import any_size
 
 
@@ -189,10 +189,10 @@ class SAPHNet(nn.Module):
 
     @any_size(size_multiple)
     def forward(self, x: Tensor) -> Tensor:
-        halves = _split(x, -2)
-        encoded = [_join(f, -1) for f in self.encoders[0](_split(halves, -1))]
+        halves = split_patches(x, -2)
+        encoded = [join_patches(f, -1) for f in self.encoders[0](split_patches(halves, -1))]
         decoded, residual = self.decoders[0](encoded)
-        encoded = [_join(f, -2) for f in self.encoders[1](halves + residual, encoded, decoded)]
+        encoded = [join_patches(f, -2) for f in self.encoders[1](halves + residual, encoded, decoded)]
         decoded, residual = self.decoders[1](encoded)
         encoded = self.encoders[2](x + residual, encoded, decoded)
         _, residual = self.decoders[2](encoded)

@@ -12,7 +12,23 @@ from ..diffusion import SAMPLERS, NoiseSchedule
 from ..errors import InputError
 
 #: Keys of a ``val:`` block that are BasicSR's or our models'; the others describe an operating point.
-VALIDATION_KEYS = {'val_freq', 'save_img', 'metrics', 'pbar', 'suffix', 'precision', 'tile', 'score_input', 'operating_points'}
+VALIDATION_KEYS = {'val_freq', 'save_img', 'metrics', 'pbar', 'suffix', 'precision', 'tile', 'score_input', 'operating_points',
+                   'grids', 'crop_size'}
+
+
+def check_tiles_and_windows(val: Mapping[str, Any]) -> None:
+    """Check the keys of a ``val:`` block that say in which pieces an image is restored.
+
+    Raises:
+        InputError: Naming the first wrong one.
+    """
+    tile, crop_size = val.get('tile', 'auto'), val.get('crop_size')
+    if tile not in (None, 'auto') and (not _is_int(tile) or tile < 1):
+        raise InputError(f"val: tile must be auto, ~ or a number of pixels, got '{tile}'.")
+    if not isinstance(val.get('grids', False), bool):
+        raise InputError(f"val: grids must be true or false, got '{val['grids']}'.")
+    if val.get('grids') and (not _is_int(crop_size) or crop_size < 16):
+        raise InputError(f"val: grids needs crop_size, a whole number of pixels from 16, got '{crop_size}'.")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..archs.predict_refine_arch import PredictRefineNet
 from ..diffusion import SampleNoise, refine
 from .operating_point import OperatingPoint
-from .tiling import UNKNOWN_RADIUS_HALO, TiledNet, halo_of
+from .tiling import UNKNOWN_RADIUS_HALO, TiledNet, WindowedNet, halo_of
 
 #: Share of the free memory that activations of one network call may take.
 MEMORY_SHARE = 0.4
@@ -46,17 +46,21 @@ class Restorer:
         precision: ``'float32'`` or ``'bfloat16'`` (autocast; the samplers' own arithmetic stays in float32).
         tile: Side of the tiles in pixels, None for the whole image at once, ``'auto'`` to choose by the free memory.
         on_call: Called as ``on_call(done, total)`` after each network call.
+        window: Side of the windows that a deterministic network, or the predictor, restores one by one (HINet's published
+            test protocol), whatever ``tile`` is; None for the image as a whole. The denoiser always sees the image as a whole.
     """
 
     def __init__(self,
                  net: nn.Module,
                  precision: str = 'float32',
                  tile: int | str | None = 'auto',
-                 on_call: Callable[[int, int], None] | None = None) -> None:
+                 on_call: Callable[[int, int], None] | None = None,
+                 window: int | None = None) -> None:
         self.net = net
         self.precision = precision
         self.tile = tile
         self.on_call = on_call
+        self.window = window
         self._done = self._total = 0
 
     @property
@@ -70,9 +74,11 @@ class Restorer:
         return all(halo_of(part) is not None for part in self._parts())
 
     def _parts(self) -> list[nn.Module]:
-        if isinstance(self.net, PredictRefineNet):
-            return [part for part in (self.net.predictor, self.net.denoiser) if part is not None]
-        return [self.net]
+        """The networks that tiles are given to."""
+        if not isinstance(self.net, PredictRefineNet):
+            return [self.net] if self.window is None else []
+        predictor = self.net.predictor if self.window is None else None
+        return [part for part in (predictor, self.net.denoiser) if part is not None]
 
     def restore(self,
                 lq: Tensor,
@@ -93,7 +99,7 @@ class Restorer:
         lq = lq[None].to(self.device, torch.float32)
         with self._inference():
             if not isinstance(self.net, PredictRefineNet):
-                net = self._tiled(self.net, lq, 1)
+                net = self._prediction_net(self.net, lq)
                 self._start(net.calls(*lq.shape[-2:]))
                 return Restoration(net(lq).float()[0].clamp(0, 1))
             return self._sample(lq, point, keep_samples, None if initial is None else initial[None])
@@ -104,7 +110,7 @@ class Restorer:
             return None
         lq = lq[None].to(self.device, torch.float32)
         with self._inference():
-            net = self._tiled(self.net.predictor, lq, 1)
+            net = self._prediction_net(self.net.predictor, lq)
             self._start(net.calls(*lq.shape[-2:]))
             return net(lq).float()[0]
 
@@ -115,7 +121,7 @@ class Restorer:
         batches = [point.seeds[i:i + batch] for i in range(0, point.num_samples, batch)]
         calls = denoiser.calls(*size) * point.steps * len(batches)
         if initial is None and self.net.predictor is not None:
-            predictor = self._tiled(self.net.predictor, lq, 1)
+            predictor = self._prediction_net(self.net.predictor, lq)
             self._start(calls + predictor.calls(*size))
             initial = predictor(lq).float()
         else:
@@ -171,6 +177,10 @@ class Restorer:
                 yield
         finally:
             self.net.train(training)
+
+    def _prediction_net(self, part: nn.Module, lq: Tensor) -> TiledNet | WindowedNet:
+        """What calls a part that is deterministic."""
+        return self._tiled(part, lq, 1) if self.window is None else WindowedNet(part, self.window, self._advance)
 
     def _tiled(self, part: nn.Module, lq: Tensor, batch: int) -> TiledNet:
         tile = self.tile

@@ -3,10 +3,14 @@
 Each network call is tiled, not the sampling as a whole: every denoising step sees the complete noisy residual, so tiles never
 drift apart and no seam can show. A tile carries a halo at least as wide as the network's receptive radius and starts at a
 multiple of its pooling grid; what is kept of it then equals the untiled result up to float rounding.
+
+Windows, on the other hand, are meant to change the result: HINet's published test protocol restores windows of the size that
+the network was trained on, since its instance norm takes statistics over all that it is given.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -75,3 +79,47 @@ class TiledNet:
             output[..., top:bottom, left:right] = part[..., top - y0:bottom - y0, left - x0:right - x0]
             self.on_call()
         return output
+
+
+class WindowedNet:
+    """Calls ``net(x, *args)`` on overlapping windows of ``x``, each as an image of its own, and averages the overlaps.
+
+    As few windows as cover the image, spread evenly: the first at 0, the last at the end. An image smaller than a window is
+    taken whole in that direction. ``args`` are passed on to every call.
+
+    Args:
+        net: A network that maps (B, C, H, W) to (B, C', H, W).
+        window: Side of a window, pixels.
+        on_call: Called after each network call, for progress.
+    """
+
+    def __init__(self, net: nn.Module, window: int, on_call: Callable[[], None] = lambda: None) -> None:
+        self.net = net
+        self.window = window
+        self.on_call = on_call
+
+    def calls(self, height: int, width: int) -> int:
+        """Network calls that an image of this size takes."""
+        return len(self.starts(height)) * len(self.starts(width))
+
+    def starts(self, side: int) -> list[int]:
+        """First rows, or columns, of the windows along a side."""
+        count, room = math.ceil(side / self.window), max(side - self.window, 0)
+        step = math.ceil(room / (count - 1)) if count > 1 else 0  # rounded up, as published
+        return sorted({min(i * step, room) for i in range(count)})
+
+    def __call__(self, x: Tensor, *args: Tensor) -> Tensor:
+        """The averaged output for ``x``, (B, C', H, W), float32."""
+        height, width = x.shape[-2:]
+        total = times = None
+        for top in self.starts(height):
+            for left in self.starts(width):
+                at = (..., slice(top, top + self.window), slice(left, left + self.window))
+                part = final_output(self.net, self.net(x[at], *args)).float()
+                if total is None:
+                    total = part.new_zeros(*part.shape[:2], height, width)
+                    times = part.new_zeros(height, width)
+                total[at] += part
+                times[at] += 1
+                self.on_call()
+        return total / times

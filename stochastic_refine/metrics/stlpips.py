@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ..errors import InputError
+from .images import check_same_size, rgb_tensor, without_border
+from .networks import loading, metric_device, scoring
 
 
 def calculate_stlpips(img: NDArray[np.uint8], img2: NDArray[np.uint8], crop_border: int = 0, **kwargs: Any) -> float:
@@ -23,20 +24,19 @@ def calculate_stlpips(img: NDArray[np.uint8], img2: NDArray[np.uint8], crop_bord
         **kwargs: BasicSR passes keys such as ``better``; ignored.
 
     Raises:
-        InputError: If the package stlpips-pytorch is not installed.
+        MetricUnavailable: If the package stlpips-pytorch is not installed.
+        InputError: If the sizes differ.
     """
-    net = _network()
-    pair = [image[crop_border:image.shape[0] - crop_border, crop_border:image.shape[1] - crop_border] for image in (img, img2)]
-    tensors = [torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)))[None].float() / 255 for image in pair]
-    with torch.inference_mode():
-        return net(*tensors, normalize=True).item()
+    check_same_size(img, img2, 'ST-LPIPS')
+    device = metric_device()
+    net = _network(device)
+    pair = [rgb_tensor(without_border(image, crop_border)).to(device) for image in (img, img2)]
+    with scoring():
+        return net(*pair, normalize=True).item()
 
 
 @cache
-def _network() -> nn.Module:
-    try:
+def _network(device: torch.device) -> nn.Module:
+    with loading('ST-LPIPS', 'pip install stlpips-pytorch ipython torchsummary', 'install stlpips-pytorch again'):
         from stlpips_pytorch import stlpips
-    except ImportError as error:
-        raise InputError(f'The metric ST-LPIPS needs packages that are not installed ({error}); run: '
-                         'pip install stlpips-pytorch ipython torchsummary.') from error
-    return stlpips.LPIPS(net='alex', variant='shift_tolerant', verbose=False)
+        return stlpips.LPIPS(net='alex', variant='shift_tolerant', verbose=False).to(device)

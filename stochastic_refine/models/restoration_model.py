@@ -6,7 +6,7 @@ import math
 import os
 import signal
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -19,11 +19,15 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from ..archs.build import check_arch_options, nearest, without_pretrained
+from ..archs.memory_format import channels_last
 from ..archs.predict_refine_arch import final_output
 from ..checkpoints import METADATA_KEY, load_weights, read_checkpoint, write_atomically
 from ..errors import InputError
-from ..inference.operating_point import OperatingPoint
+from ..inference.operating_point import OperatingPoint, check_tiles_and_windows
 from ..inference.restorer import Restorer
+from ..losses.perceptual_loss import build_perceptual_loss
+from .lr_scheduler import build_schedulers
+from .progressive import ProgressivePatches
 from .validation import ShardedValidation
 
 PRECISIONS = {'float32': torch.float32, 'bfloat16': torch.bfloat16}
@@ -39,12 +43,17 @@ class RestorationModel(ShardedValidation, SRModel):
         grad_clip: Largest norm of the gradient.
         compile: Compile the network with torch.compile.
         optim_g.type: Any optimizer of ``torch.optim``.
+        scheduler.type: Any schedule of ``lr_scheduler.SCHEDULERS``.
+    With ``gt_sizes``, ``mini_batch_sizes`` and ``iters`` in ``datasets: train:``, each iteration takes the part of the loaded
+    batch that :class:`ProgressivePatches` says. With ``grids: true`` and ``crop_size`` in ``val:``, images are restored window
+    by window.
+
     A loss or gradient that is not finite stops the training before it can spoil weights or checkpoints. Checkpoints are
     written atomically and carry the network's options. Ctrl-C finishes the iteration (on all processes the same one), or the
     image under validation, saves and stops.
 
-    Overridden: network loading, device placement (CPU and gloo too), optimizer choice, EMA (buffers too), the optimization
-    step, saving, and validation (:class:`ShardedValidation`). Inherited: losses, schedulers, logging, resuming.
+    Overridden: network loading, device placement (CPU and gloo too), optimizers, schedulers, EMA (buffers too), the
+    optimization step, saving, and validation (:class:`ShardedValidation`). Inherited: losses, logging, resuming.
     """
 
     stop_requested = False
@@ -56,13 +65,10 @@ class RestorationModel(ShardedValidation, SRModel):
         Raises:
             InputError: At the first that it would fail over, or pass over.
         """
-        val = opt.get('val') or {}
-        for where, block in (('train', opt.get('train') or {}), ('val', val)):
+        for where, block in (('train', opt.get('train') or {}), ('val', opt.get('val') or {})):
             if block.get('precision', 'float32') not in PRECISIONS:
                 raise InputError(f"{where}: precision must be float32 or bfloat16, got '{block['precision']}'.")
-        tile = val.get('tile', 'auto')
-        if tile not in (None, 'auto') and (not isinstance(tile, int) or tile < 1):
-            raise InputError(f"val: tile must be auto, ~ or a number of pixels, got '{tile}'.")
+        check_tiles_and_windows(opt.get('val') or {})
         if opt['is_train']:
             cls.check_losses(opt['train'])
 
@@ -81,7 +87,8 @@ class RestorationModel(ShardedValidation, SRModel):
     def __init__(self, opt: dict[str, Any]) -> None:
         check_arch_options(opt['network_g'], 'network_g')
         self.check_options(opt)
-        self.network_options = without_pretrained(opt['network_g'])
+        self.network_options = {key.replace('network_', 'net_'): without_pretrained(value)
+                                for key, value in opt.items() if key.startswith('network_')}
         super().__init__(opt)
 
     # ---------------------------------------------------------------- set-up
@@ -91,18 +98,26 @@ class RestorationModel(ShardedValidation, SRModel):
         self.precision = train_opt.get('precision', 'float32')
         self.accumulate = train_opt.get('accumulate', 1)
         self.grad_clip = train_opt.get('grad_clip')
+        self.progressive = ProgressivePatches.from_options(self.opt['datasets']['train'])
+        pixel, perceptual = train_opt.get('pixel_opt'), train_opt.pop('perceptual_opt', None)
+        # SRModel does not start without a loss, and fails over some perceptual ones
+        train_opt['pixel_opt'] = pixel or {'type': 'L1Loss', 'loss_weight': 0.0, 'reduction': 'mean'}
         super().init_training_settings()
+        self.cri_pix = self.cri_pix if pixel else None
+        if perceptual:
+            self.cri_perceptual = build_perceptual_loss(perceptual).to(self.device)
         self._copy_buffers_to_ema()
         if train_opt.get('compile'):
             self.get_bare_model(self.net_g).compile()
         signal.signal(signal.SIGINT, self._request_stop)
 
-    def model_to_device(self, net: nn.Module) -> nn.Module:
-        net = net.to(self.device, memory_format=torch.channels_last)
+    def model_to_device(self, net: nn.Module, **options: Any) -> nn.Module:
+        """Place a network; ``options`` are DistributedDataParallel's."""
+        net = channels_last(net.to(self.device))
         if self.opt['dist']:
             device_ids = [torch.cuda.current_device()] if self.device.type == 'cuda' else None
-            return DistributedDataParallel(
-                net, device_ids=device_ids, find_unused_parameters=self.opt.get('find_unused_parameters', False))
+            return DistributedDataParallel(net, device_ids=device_ids, **{
+                'find_unused_parameters': self.opt.get('find_unused_parameters', False), **options})
         return DataParallel(net) if self.opt['num_gpu'] > 1 else net
 
     def load_network(self, net: nn.Module, load_path: str, strict: bool = True, param_key: str = 'params') -> None:
@@ -123,18 +138,35 @@ class RestorationModel(ShardedValidation, SRModel):
 
     def get_optimizer(self, optim_type: str, params: list[nn.Parameter], lr: float, **kwargs: Any) -> torch.optim.Optimizer:
         known = [name for name, item in vars(torch.optim).items() if isinstance(item, type)]
+        where = f"train: optim_{'d' if self.optimizers else 'g'}"  # the generator's is made first
         if optim_type not in known:
-            raise InputError(f"train: optim_g has an unknown type '{optim_type}'; {nearest(str(optim_type), known)}")
+            raise InputError(f"{where} has an unknown type '{optim_type}'; {nearest(str(optim_type), known)}")
         try:
             return getattr(torch.optim, optim_type)(params, lr, **kwargs)
         except (TypeError, ValueError, IndexError) as error:
-            raise InputError(f'train: optim_g: {optim_type} refuses its arguments ({error}); correct them.') from error
+            raise InputError(f'{where}: {optim_type} refuses its arguments ({error}); correct them.') from error
+
+    def setup_optimizers(self) -> None:
+        options = dict(self.opt['train']['optim_g'])
+        trained = [parameter for parameter in self.net_g.parameters() if parameter.requires_grad]
+        frozen = sum(not parameter.requires_grad for parameter in self.net_g.parameters())
+        if frozen:
+            get_root_logger().info(f'{frozen} of {frozen + len(trained)} parameters are frozen.')
+        self.optimizer_g = self.get_optimizer(options.pop('type'), trained, **options)
+        self.optimizers.append(self.optimizer_g)
 
     def setup_schedulers(self) -> None:
-        try:
-            super().setup_schedulers()
-        except (TypeError, ValueError, AssertionError, NotImplementedError) as error:
-            raise InputError(f'train: scheduler cannot be made ({error}); correct its type or arguments.') from error
+        self.schedulers = build_schedulers(self.opt['train']['scheduler'], self.optimizers)
+
+    def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
+        """One step of the schedules, which a linear warm-up hides but does not change.
+
+        Most schedules compute a rate from the one before. They would go on from the warm-up's rate, for ever too low.
+        """
+        for scheduler in self.schedulers:
+            for group, rate in zip(scheduler.optimizer.param_groups, scheduler.get_last_lr()):
+                group['lr'] = rate
+        super().update_learning_rate(current_iter, warmup_iter)
 
     # ---------------------------------------------------------------- one iteration
 
@@ -142,6 +174,10 @@ class RestorationModel(ShardedValidation, SRModel):
         """The weighted losses of one part of a batch; their sum is minimised."""
         with self._autocast():
             outputs = self.net_g(lq)
+        return self.content_losses(outputs, gt)
+
+    def content_losses(self, outputs: Tensor | Sequence[Tensor], gt: Tensor) -> dict[str, Tensor]:
+        """The losses between what the network gave and the sharp images."""
         output = final_output(self.get_bare_model(self.net_g), outputs).float()
         losses = OrderedDict()
         if self.cri_pix:
@@ -155,30 +191,51 @@ class RestorationModel(ShardedValidation, SRModel):
         return losses
 
     def optimize_parameters(self, current_iter: int) -> None:
-        self.optimizer_g.zero_grad()
-        total: dict[str, Tensor] = OrderedDict()
-        parts = list(zip(self.lq.chunk(self.accumulate), self.gt.chunk(self.accumulate)))
-        for i, (lq, gt) in enumerate(parts):
-            share = len(lq) / len(self.lq)
-            last = i == len(parts) - 1
-            # gradients are exchanged between processes once, with the last part
-            with nullcontext() if last or not self.opt['dist'] else self.net_g.no_sync():
-                losses = {name: share * loss for name, loss in self.losses(lq, gt).items()}
-                sum(losses.values()).backward()
-            for name, loss in losses.items():
-                total[name] = total.get(name, 0) + loss.detach()
-        norm = nn.utils.clip_grad_norm_(self._trained_parameters(), self.grad_clip or float('inf'))
-        self.log_dict = self.reduce_loss_dict(total)
+        if self.progressive:
+            self.lq, self.gt = self.progressive.cut(self.lq, self.gt, current_iter)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+        self.log_dict = self.reduce_loss_dict(self.backward(current_iter))
+        norms = [nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group['params']],
+                                          optimizer is self.optimizer_g and self.grad_clip or math.inf)
+                 for optimizer in self.optimizers]
         # The loss by itself: the L1 loss has a gradient of zero where its target is not a number.
-        if not torch.isfinite(norm) or not all(math.isfinite(value) for value in self.log_dict.values()):
+        if not all(math.isfinite(value) for value in [*norms, *self.log_dict.values()]):
             raise InputError(f'Training stopped at iteration {current_iter}, before the update: loss or gradient is not finite '
                              f'({self._loss_text()}); {self._last_checkpoint()} Lower the learning rate or set train: '
                              'grad_clip.')
-        self.optimizer_g.step()
+        for optimizer in self.optimizers:
+            optimizer.step()  # passes over parameters without a gradient
         if self.ema_decay > 0:
             self.model_ema(decay=self.ema_decay)
         if self._stop_agreed():
             self._save_and_stop(current_iter)
+
+    def backward(self, current_iter: int) -> dict[str, Tensor]:
+        """Fill the gradients for this iteration's update; the losses, for the log."""
+        return self.backward_by_parts(self.net_g, self.losses, self.lq, self.gt)
+
+    def backward_by_parts(self, net: nn.Module, losses_of: Callable[..., dict[str, Tensor]],
+                          *batch: Tensor) -> dict[str, Tensor]:
+        """Add up the gradients of ``losses_of(*part)`` over the parts of a batch; the losses of the whole, without graphs.
+
+        Args:
+            net: The network, as wrapped for several processes, that gets the gradients.
+            losses_of: Named losses, each a mean over its part; what has no gradient is only logged.
+            batch: Tensors whose first dimension is the batch.
+        """
+        total: dict[str, Tensor] = OrderedDict()
+        parts = list(zip(*(tensor.chunk(self.accumulate) for tensor in batch)))
+        for i, part in enumerate(parts):
+            share = len(part[0]) / len(batch[0])
+            last = i == len(parts) - 1
+            # gradients are exchanged between processes once, with the last part
+            with nullcontext() if last or not self.opt['dist'] else net.no_sync():
+                losses = {name: share * loss for name, loss in losses_of(*part).items()}
+                sum(losses.values()).backward()
+            for name, loss in losses.items():
+                total[name] = total.get(name, 0) + loss.detach()
+        return total
 
     def model_ema(self, decay: float = 0.999) -> None:
         """Average the parameters; copy buffers, for example batch-norm statistics."""
@@ -194,9 +251,6 @@ class RestorationModel(ShardedValidation, SRModel):
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, PRECISIONS[self.precision], enabled=self.precision != 'float32')
-
-    def _trained_parameters(self) -> Iterator[nn.Parameter]:
-        return (p for group in self.optimizer_g.param_groups for p in group['params'])
 
     def _loss_text(self) -> str:
         return ', '.join(f'{name} {value:.4g}' for name, value in self.log_dict.items())
@@ -232,9 +286,9 @@ class RestorationModel(ShardedValidation, SRModel):
             dist.barrier()  # torchrun ends the others as soon as one process has ended
         raise KeyboardInterrupt(f'Stopped and saved at iteration {current_iter}; continue with --auto_resume.')
 
-    def checkpoint_metadata(self) -> dict[str, Any]:
-        """What a checkpoint needs besides weights to be restored with: plain values only."""
-        return {'format': 1, 'network': self.network_options}
+    def checkpoint_metadata(self, net_label: str = 'net_g') -> dict[str, Any]:
+        """What a network's checkpoint needs besides weights to be used again: plain values only."""
+        return {'format': 1, 'network': self.network_options[net_label]}
 
     @master_only
     def save_network(self, net: nn.Module | list[nn.Module], net_label: str, current_iter: int,
@@ -248,7 +302,7 @@ class RestorationModel(ShardedValidation, SRModel):
             key: {name: value.detach().cpu() for name, value in self.get_bare_model(n).state_dict().items()}
             for n, key in zip(nets, keys)
         }
-        content[METADATA_KEY] = {**self.checkpoint_metadata(), 'iteration': current_iter}
+        content[METADATA_KEY] = {**self.checkpoint_metadata(net_label), 'iteration': current_iter}
         path = os.path.join(self.opt['path']['models'], f'{net_label}_{name}.pth')
         write_atomically(path, lambda temporary: torch.save(content, temporary))
 
@@ -271,7 +325,8 @@ class RestorationModel(ShardedValidation, SRModel):
         """The path that validation shares with the command line and Python, over the averaged weights if there are any."""
         val = self.opt.get('val') or {}
         net = self.net_g_ema if hasattr(self, 'net_g_ema') else self.get_bare_model(self.net_g)
-        return Restorer(net, precision=val.get('precision', 'float32'), tile=val.get('tile', 'auto'))
+        return Restorer(net, precision=val.get('precision', 'float32'), tile=val.get('tile', 'auto'),
+                        window=val['crop_size'] if val.get('grids') else None)
 
     def restorations(self) -> dict[str, Tensor]:
         """Named results for the image in ``self.lq``, (1, 3, H, W) in [0, 1]; metrics of '' keep their plain names."""

@@ -46,23 +46,21 @@ class StochasticRefineModel(RestorationModel):
 
     def init_training_settings(self) -> None:
         train_opt = self.opt['train']
-        # SRModel wants a pixel loss; Eq. (6) alone has none
-        train_opt['pixel_opt'] = train_opt.get('initial_opt') or {'type': 'L1Loss', 'loss_weight': 0.0, 'reduction': 'mean'}
+        train_opt['pixel_opt'] = train_opt.get('initial_opt')
         super().init_training_settings()
         self.cri_noise = build_loss(train_opt.get('noise_opt') or {'type': 'NoisePredictionLoss'}).to(self.device)
-        self.cri_initial = self.cri_pix if train_opt.get('initial_opt') else None
 
     def losses(self, lq: Tensor, gt: Tensor) -> dict[str, Tensor]:
         with self._autocast():
             output = self.net_g(lq, gt=gt)
         losses = {'l_noise': self.cri_noise(output['noise_prediction'], output['noise'])}
-        if self.cri_initial and 'initial' in output:
-            losses['l_initial'] = self.cri_initial(output['initial'], gt)
+        if self.cri_pix and 'initial' in output:
+            losses['l_initial'] = self.cri_pix(output['initial'], gt)
         return losses
 
-    def checkpoint_metadata(self) -> dict[str, Any]:
+    def checkpoint_metadata(self, net_label: str = 'net_g') -> dict[str, Any]:
         points = {name: point.as_options() for name, point in self.operating_points.items()}
-        return {**super().checkpoint_metadata(), 'operating_points': points}
+        return {**super().checkpoint_metadata(net_label), 'operating_points': points}
 
     def restorations(self) -> dict[str, Tensor]:
         restorer = self.restorer()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 from typing import Any
 
@@ -15,6 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from ..errors import MetricUnavailable
+
 
 class ShardedValidation:
     """Mixin for BasicSR models: ``restorations()`` gives named results, every process takes its share of the images.
@@ -22,6 +25,9 @@ class ShardedValidation:
     BasicSR's own validation keeps all processes but the first waiting. Here image ``i`` belongs to process ``i mod n``, and
     the scores are gathered and averaged in the order of the images, so that the figures do not depend on ``n``. With
     ``val: score_input: true`` the degraded input is scored too, as ``input``.
+
+    A metric whose package or weights cannot be had is left out for the rest of the run, after one warning. An average is that
+    over the images that have a score, as some metrics are NaN for images they cannot judge.
     """
 
     def dist_validation(self, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool) -> None:
@@ -47,10 +53,16 @@ class ShardedValidation:
                 if save_img:
                     imwrite(image, self._image_path(name, image_name, result, current_iter))
                 for metric, options in metrics.items():
-                    if gt is not None or not _needs_reference(options['type']):
-                        pair = {'img': image} if gt is None else {'img': image, 'img2': gt}
-                        key = f'{result}/{metric}' if result else metric
-                        scores[index][key] = float(calculate_metric(pair, options))
+                    needs_reference = _needs_reference(options['type'])
+                    if metric in self._left_out() or (needs_reference and gt is None):
+                        continue
+                    try:
+                        reference = {'img2': gt} if needs_reference else {}
+                        score = float(calculate_metric({'img': image, **reference}, options))
+                    except MetricUnavailable as error:
+                        self._leave_out(metric, str(error))
+                    else:
+                        scores[index][f'{result}/{metric}' if result else metric] = score
             self.lq = self.gt = None
         scores = _gather(scores, world_size)
         if rank == 0 and scores:
@@ -61,16 +73,40 @@ class ShardedValidation:
 
     def _record(self, name: str, scores: list[dict[str, float]], current_iter: int | str, tb_logger: Any) -> None:
         """Average over the images, keep the best, log."""
-        self.metric_results = {key: sum(s[key] for s in scores) / len(scores) for key in scores[0]}
+        self.metric_results = self._averages(name, scores)
         best = self.__dict__.setdefault('best_metric_results', {}).setdefault(name, {})
         for key, value in self.metric_results.items():
-            better = self.opt['val']['metrics'][key.rsplit('/', 1)[-1]].get('better', 'higher')
+            better = self.opt['val']['metrics'][_metric(key)].get('better', 'higher')
             best.setdefault(key, {'better': better, 'val': float('-inf' if better == 'higher' else 'inf'), 'iter': -1})
             self._update_best_metric_result(name, key, value, current_iter)
         if self.metric_results:
             self._log_validation_metric_values(current_iter, name, tb_logger)
         else:
-            get_root_logger().info(f'Validation {name}: no score, as no metric is asked for that works without ground truth.')
+            get_root_logger().info(f'Validation {name}: no score, as every metric was left out or needs ground truth.')
+
+    def _averages(self, name: str, scores: list[dict[str, float]]) -> dict[str, float]:
+        """Of each key over the images; NaN where none has a score."""
+        for metric in self.opt['val'].get('metrics') or {}:
+            keys = [{key for key in score if _metric(key) == metric} for score in scores]
+            if any(each != keys[0] for each in keys):  # a process, this one or another, left it out on the way
+                self._leave_out(metric, f'Not every process can compute the metric {metric}.')
+        averages = {}
+        for key in (key for key in scores[0] if _metric(key) not in self._left_out()):
+            values = [score[key] for score in scores if not math.isnan(score[key])]
+            averages[key] = sum(values) / len(values) if values else math.nan
+            if len(values) < len(scores):
+                get_root_logger().info(f'Validation {name}: {key} has no value for {len(scores) - len(values)} of '
+                                       f'{len(scores)} images; the average is that over the others.')
+        return averages
+
+    def _left_out(self) -> set[str]:
+        """Metrics that turned out not to be had in this run."""
+        return self.__dict__.setdefault('left_out_metrics', set())
+
+    def _leave_out(self, metric: str, reason: str) -> None:
+        if metric not in self._left_out():
+            self._left_out().add(metric)
+            get_root_logger().warning(f"{reason} '{metric}' is left out for the rest of this run.")
 
     def _image_path(self, dataset: str, image: str, result: str, current_iter: int | str) -> str:
         """Where BasicSR would save it, with the result's name added."""
@@ -79,6 +115,11 @@ class ShardedValidation:
         if self.opt['is_train']:
             return os.path.join(root, image, f'{stem}_{current_iter}.png')
         return os.path.join(root, dataset, f"{stem}_{self.opt['val'].get('suffix') or self.opt['name']}.png")
+
+
+def _metric(key: str) -> str:
+    """The metric's name in a key ``result/metric``."""
+    return key.rsplit('/', 1)[-1]
 
 
 def _needs_reference(metric: str) -> bool:

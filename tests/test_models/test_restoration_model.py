@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -72,6 +73,19 @@ def test_accumulated_parts_give_the_gradient_and_update_of_the_whole(build_model
     torch.testing.assert_close(update_parts, -0.1 * gradient, rtol=1e-3, atol=1e-7)
     assert loss_parts == pytest.approx(loss, rel=1e-6)
     assert update.norm() > 0.01
+
+
+def test_a_perceptual_loss_alone(build_model, restoration_options, monkeypatch):
+    from torchvision.models import vgg
+    features = nn.Sequential(nn.Conv2d(3, 4, 3))
+    monkeypatch.setattr(vgg, 'vgg19', lambda pretrained: SimpleNamespace(features=features))
+    restoration_options['train'].update(pixel_opt=None, perceptual_opt={
+        'type': 'PerceptualLoss', 'layer_weights': {'conv1_1': 1.0}, 'criterion': 'l2'})
+    model = build_model(restoration_options)
+    before = weights(model.net_g)
+    step(model, batch())
+    assert list(model.log_dict) == ['l_percep'] and not torch.equal(weights(model.net_g), before)
+    assert not features[0].weight.requires_grad
 
 
 def test_grad_clip_bounds_the_update(build_model, restoration_options):
@@ -299,6 +313,15 @@ def test_scores_are_the_metric_of_what_is_saved(build_model, restoration_options
     assert psnr == pytest.approx(np.mean(expected), abs=1e-9)
 
 
+def test_grids_are_restored_window_by_window(build_model, restoration_options):
+    restoration_options['val'].update(grids=True, crop_size=32)
+    model = build_model(restoration_options)
+    seen = []
+    model.net_g.register_forward_pre_hook(lambda module, args: seen.append(tuple(args[0].shape)))
+    validate(model, restoration_options)
+    assert seen == [(1, 3, 32, 32)] * (4 * 3 * 2)  # four images of 72x64
+
+
 def test_validation_records_the_best_in_the_metrics_own_direction(build_model, restoration_options):
     restoration_options['val']['metrics']['worst'] = {**restoration_options['val']['metrics']['psnr'], 'better': 'lower'}
     model = build_model(restoration_options)
@@ -330,6 +353,7 @@ def test_unloadable_options_are_refused_by_the_model_itself(build_model, restora
         ({'train': {**restoration_options['train'], 'precision': 'float16'}}, 'train: precision'),
         ({'val': {**restoration_options['val'], 'precision': 'bf16'}}, 'val: precision'),
         ({'val': {**restoration_options['val'], 'tile': 'small'}}, 'val: tile'),
+        ({'val': {**restoration_options['val'], 'grids': True, 'crop_size': 8}}, 'val: grids needs crop_size'),
         ({'network_g': unet(base_chanels=4)}, "did you mean base_channels"),
         ({'train': {**restoration_options['train'], 'accumulate': 2, 'pixel_opt': {'type': 'L1Loss', 'reduction': 'sum'}}},
          'reduction sum'),

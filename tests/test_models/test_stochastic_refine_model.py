@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import for_test, unet
+from stochastic_refine.archs import build_arch
+from stochastic_refine.archs.predict_refine_arch import final_output
 from stochastic_refine.errors import InputError
 from stochastic_refine.inference.operating_point import OperatingPoint
 from stochastic_refine.inference.restorer import Restorer
@@ -43,17 +45,28 @@ def test_initial_loss_is_added_with_its_weight(build_model, refine_options):
     assert model.log_dict['l_initial'] == pytest.approx(expected, rel=1e-6)
 
 
-def test_frozen_predictor_stays_as_loaded(build_model, refine_options, tmp_path):
-    donor = build_model(refine_options, seed=9).net_g.predictor
-    torch.save(donor.state_dict(), tmp_path / 'predictor.pth')
-    refine_options['network_g']['predictor'].update(pretrained=str(tmp_path / 'predictor.pth'), frozen=True)
+@pytest.mark.parametrize('predictor', [
+    unet(),
+    {'type': 'HINet', 'wf': 4, 'depth': 3, 'hin_position_left': 1, 'hin_position_right': 2},
+    {'type': 'MIMOUNet', 'num_res': 1, 'base_channel': 8},
+    {'type': 'NAFNet', 'width': 4, 'enc_blk_nums': [1, 1], 'middle_blk_num': 1, 'dec_blk_nums': [1, 1]},
+], ids=lambda options: options['type'])
+def test_frozen_predictor_stays_as_loaded(build_model, refine_options, tmp_path, predictor):
+    torch.manual_seed(9)
+    donor = build_arch(predictor)
+    torch.save({'params': donor.state_dict()}, tmp_path / 'predictor.pth')
+    refine_options['network_g']['predictor'] = {**predictor, 'pretrained': str(tmp_path / 'predictor.pth'), 'frozen': True}
+    del refine_options['train']['initial_opt']
     model = build_model(refine_options)
     before = weights(model.net_g.denoiser)
-    step(model, batch())
+    for iteration in (1, 2):
+        step(model, batch(), iteration)
     assert torch.equal(weights(model.net_g.predictor), weights(donor))
-    torch.testing.assert_close(weights(model.net_g_ema.predictor), weights(donor))
+    assert torch.equal(weights(model.net_g_ema.predictor), weights(donor))
     assert not torch.equal(weights(model.net_g.denoiser), before)
     assert 'pretrained' not in model.checkpoint_metadata()['network']['predictor']
+    data = batch()
+    torch.testing.assert_close(model.net_g.predict(data['lq']), final_output(donor, donor.eval()(data['lq'])))
 
 
 def test_without_a_predictor_the_image_itself_is_modelled(build_model, refine_options):

@@ -1,0 +1,165 @@
+"""Restore the blurred images of a test set with a network: each image and operating point once, over any number of processes.
+
+A result is a PNG file that carries what it was made from and how long it took, so that a stopped run goes on with what is
+missing and never takes another network's result for its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from torch import Tensor, nn
+
+from ..checkpoints import write_atomically
+from ..data.synthetic_blur_dataset import read_rgb
+from ..inference.operating_point import OperatingPoint
+from ..inference.restorer import Restorer
+from ..processes import my_share, run_parallel, wait_for_all
+from .protocols import Pair
+from .systems import Network
+
+#: Name of the text in the PNG files.
+TEXT = 'stochastic_refine'
+#: The initial prediction's name among the results.
+INITIAL = 'initial'
+
+
+@dataclass(frozen=True)
+class Target:
+    """One result for one image: a file, and the operating point that makes it (None: initial or deterministic output)."""
+
+    path: Path
+    point: OperatingPoint | None
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Everything that one blurred image is to be restored to."""
+
+    network: Network
+    fingerprint: str
+    lq: Path
+    targets: tuple[Target, ...]
+    device: str
+
+
+def result_folders(network: Network, root: Path, seeds: int) -> dict[str, list[Path]]:
+    """The folders of a network's results by row name: one folder per seed, a single one where nothing is random."""
+    folder = root / _safe(network.name)
+    if not network.points:
+        return {network.name: [folder]}
+    rows = {f'{network.name} ({INITIAL})': [folder / INITIAL]}
+    for name in network.points:
+        rows[f'{network.name} ({name})'] = [folder / _safe(name) / f'seed{k}' for k in range(seeds)]
+    return rows
+
+
+def restore_all(network: Network, pairs: Sequence[Pair], root: Path, seeds: int, workers: int, device: torch.device) -> dict[str, list[Path]]:
+    """Restore every pair's blurred image; what is there already is kept.
+
+    Args:
+        network: What restores.
+        pairs: The images.
+        root: Folder for the results.
+        seeds: Runs per operating point, with seeds of their own.
+        workers: Processes on this machine.
+        device: Where the network runs.
+
+    Returns:
+        The folders that :func:`result_folders` names, all of them filled by all processes.
+    """
+    rows = result_folders(network, root, seeds)
+    with_initial = network.points and _has_predictor(network)
+    if network.points and not with_initial:
+        rows.pop(f'{network.name} ({INITIAL})')
+    points: dict[Path, OperatingPoint | None] = {folder: None for folders in rows.values() for folder in folders}
+    for name, point in network.points.items():
+        for k, folder in enumerate(rows[f'{network.name} ({name})']):
+            points[folder] = dataclasses.replace(point, seed=point.seed + k * point.num_samples)
+    jobs = [
+        _Job(network, network.fingerprint, pair.lq, tuple(Target(folder / f'{pair.name}.png', point) for folder, point in points.items()),
+             str(device)) for pair in pairs
+    ]
+    run_parallel(_restore, my_share(jobs), workers, f'Restoring with {network.name}')
+    wait_for_all()
+    return rows
+
+
+def _has_predictor(network: Network) -> bool:
+    return getattr(_load(network, network.fingerprint, 'cpu'), 'predictor', None) is not None
+
+
+@lru_cache(maxsize=1)
+def _load(network: Network, fingerprint: str, device: str) -> nn.Module:
+    """The network, kept from image to image."""
+    return network.load(torch.device(device))
+
+
+def _restore(job: _Job) -> None:
+    lq_hash = hashlib.sha256(job.lq.read_bytes()).hexdigest()[:16]
+    identity = {target: _identity(job, lq_hash, target) for target in job.targets}
+    missing = [target for target in job.targets if not _is_done(target.path, identity[target])]
+    if not missing:
+        return
+    restorer = Restorer(_load(job.network, job.fingerprint, job.device), precision=job.network.precision, tile=job.network.tile,
+                        window=job.network.window)
+    lq = torch.from_numpy(read_rgb(job.lq)).permute(2, 0, 1).float() / 255
+    initial, initial_seconds = _timed(restorer, lambda: restorer.predict(lq))
+    for target in missing:
+        if target.point is None and initial is not None:
+            image, seconds = initial.clamp(0, 1), 0.0
+        else:
+            image, seconds = _timed(restorer, lambda: restorer.restore(lq, target.point or OperatingPoint(), initial=initial).image)
+        target.path.parent.mkdir(parents=True, exist_ok=True)
+        _write(target.path, image, {**identity[target], 'seconds': round(initial_seconds + seconds, 4)})
+
+
+def _timed(restorer: Restorer, call: Any) -> tuple[Any, float]:
+    """A call's result and its wall-clock seconds, all work on a GPU included."""
+    start = time.perf_counter()
+    result = call()
+    if restorer.device.type == 'cuda':
+        torch.cuda.synchronize(restorer.device)
+    return result, time.perf_counter() - start
+
+
+def _identity(job: _Job, lq_hash: str, target: Target) -> dict[str, Any]:
+    return {'network': job.fingerprint, 'lq': lq_hash, 'point': target.point.as_options() if target.point else None}
+
+
+def _is_done(path: Path, identity: dict[str, Any]) -> bool:
+    record = read_record(path)
+    return record is not None and {key: record.get(key) for key in identity} == identity
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """What a restored image says of its making, with ``seconds``; None for other files and missing ones."""
+    try:
+        with Image.open(path) as image:
+            return json.loads(image.text[TEXT]) if TEXT in getattr(image, 'text', {}) else None
+    except (OSError, UnidentifiedImageError, ValueError):
+        return None
+
+
+def _write(path: Path, image: Tensor, record: dict[str, Any]) -> None:
+    """Write (3, H, W) in [0, 1] as an 8-bit PNG that carries ``record``."""
+    pixels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    text = PngImagePlugin.PngInfo()
+    text.add_text(TEXT, json.dumps(record))
+    write_atomically(path, lambda temporary: Image.fromarray(np.ascontiguousarray(pixels)).save(temporary, pnginfo=text, compress_level=3))
+
+
+def _safe(name: str) -> str:
+    """A name as a folder's name."""
+    return ''.join(c if c.isalnum() or c in '+-_.' else '_' for c in name)

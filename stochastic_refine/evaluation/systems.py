@@ -1,0 +1,149 @@
+"""Systems under evaluation: folders of restored images, or networks that restore them first."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..archs.build import build_arch, without_pretrained
+from ..archs.memory_format import channels_last
+from ..checkpoints import load_weights, read_checkpoint
+from ..errors import InputError
+from ..inference.operating_point import OperatingPoint
+from ..inference.weights import available_weights, find_weights, load_network
+from ..registration import register_all
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Images that a system has restored already: one folder, or one per seed."""
+
+    name: str
+    folders: tuple[Path, ...]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What is written down beside the scores."""
+        return {'folders': [str(folder) for folder in self.folders]}
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network that restores the blurred images.
+
+    Attributes:
+        name: Its name in the table.
+        source: Options file or checkpoint as given.
+        checkpoint: File of the weights.
+        param_key: Which weights in it.
+        network: Options of the network; None if the checkpoint tells.
+        points: Operating points by name; empty for deterministic networks.
+        precision: ``float32`` or ``bfloat16``.
+        tile, window: As in ``val:``.
+    """
+
+    name: str
+    source: Path
+    checkpoint: Path
+    param_key: str = 'params_ema'
+    network: Mapping[str, Any] | None = field(default=None, hash=False)
+    points: Mapping[str, OperatingPoint] = field(default_factory=dict, hash=False)
+    precision: str = 'float32'
+    tile: int | str | None = 'auto'
+    window: int | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of weights and options: equal networks restore equally."""
+        options = json.dumps([self.network, self.param_key, self.precision, self.window], sort_keys=True)
+        return f'{_file_hash(self.checkpoint)}-{hashlib.sha256(options.encode()).hexdigest()[:8]}'
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What is written down beside the scores."""
+        return {'source': str(self.source), 'checkpoint': str(self.checkpoint), 'checkpoint_sha256': _file_hash(self.checkpoint),
+                'precision': self.precision, 'window': self.window,
+                'operating_points': {name: point.as_options() for name, point in self.points.items()}}
+
+    def load(self, device: torch.device) -> nn.Module:
+        """The network with its weights, in evaluation mode.
+
+        Raises:
+            InputError: If they do not fit.
+        """
+        if self.network is None:
+            net = load_network(self.checkpoint)[0]
+        else:
+            register_all()  # it may be one of BasicSR's own
+            net = build_arch(without_pretrained(self.network), f'{self.source}: network_g')
+            load_weights(net, read_checkpoint(self.checkpoint, prefer=self.param_key).params, str(self.checkpoint))
+        return channels_last(net.to(device)).eval()
+
+
+System = Folders | Network
+
+
+@lru_cache
+def _file_hash(path: Path) -> str:
+    with path.open('rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()[:16]
+
+
+def parse_system(text: str) -> System:
+    """A system from ``NAME=SOURCE`` or ``SOURCE``.
+
+    SOURCE is a folder of restored images (several, one per seed, joined by commas), an options file, a checkpoint or the name
+    of bundled weights. A training's options file means the weights that it ended with.
+
+    Raises:
+        InputError: If there is no such source, or it does not say what is needed.
+    """
+    name, equals, source = text.partition('=')
+    if not equals:
+        name, source = Path(text).stem, text
+    if not name or not source:
+        raise InputError(f"'{text}' is no system; write NAME=FOLDER, NAME=options.yml or NAME=checkpoint.pth.")
+    parts = tuple(Path(part).expanduser() for part in source.split(','))
+    if all(part.is_dir() for part in parts):
+        return Folders(name, parts)
+    path = Path(source).expanduser()
+    if path.suffix in ('.yml', '.yaml'):
+        return _from_options_file(name, path)
+    if not path.is_file() and source not in available_weights():
+        raise InputError(f"{name}: '{source}' is no folder, options file (.yml), checkpoint or name of weights "
+                         f'({", ".join(sorted(available_weights()))}); check the path.')
+    checkpoint = find_weights(source)
+    _, points, _ = load_network(checkpoint)
+    return Network(name, path, checkpoint, points=points)
+
+
+def _from_options_file(name: str, path: Path) -> Network:
+    import yaml
+    try:
+        opt = yaml.safe_load(path.read_text(encoding='utf-8'))
+    except OSError as error:
+        raise InputError(f'{name}: options file {path} cannot be read ({error.strerror}); check the path.') from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f'{name}: options file {path} is not valid YAML: {" ".join(str(error).split())}.') from None
+    if not isinstance(opt, Mapping) or not isinstance(opt.get('network_g'), Mapping):
+        raise InputError(f"{name}: options file {path} lacks the block 'network_g'; give one of a training or a test.")
+    register_all()
+    val, paths = opt.get('val') or {}, opt.get('path') or {}
+    weights = f"experiments/{opt.get('name')}/models/net_g_latest.pth" if 'train' in opt else paths.get('pretrain_network_g')
+    if not weights or not Path(weights).is_file():
+        raise InputError(f"{name}: the weights {weights or '(none)'} that {path} names do not exist; train them, or set path: "
+                         'pretrain_network_g in a test options file.')
+    points = {}
+    if opt['network_g'].get('type') == 'PredictRefineNet':
+        from ..models.stochastic_refine_model import operating_points_of
+        points = operating_points_of(val)
+    return Network(name, path, Path(weights), paths.get('param_key_g', 'params_ema'), dict(opt['network_g']), points,
+                   val.get('precision', 'float32'), val.get('tile', 'auto'), val.get('crop_size') if val.get('grids') else None)

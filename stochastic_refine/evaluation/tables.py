@@ -1,0 +1,340 @@
+"""Tables of scores: which row is best, and the same table for a terminal, Markdown, LaTeX, CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..checkpoints import write_atomically
+from ..errors import InputError
+
+MISSING = '–'
+#: Rows that are no contestants, in lower case.
+UNRANKED_ROWS = ('ground truth', 'input')
+
+
+@dataclass(frozen=True)
+class Column:
+    """One metric.
+
+    Args:
+        key: Its name in ``Row.scores``, e.g. ``psnr``.
+        title: Its heading, with the unit.
+        better: ``'higher'``, ``'lower'``, or None for a quantity that is shown but not ranked, such as a cost.
+        decimals: How many are printed.
+    """
+
+    key: str
+    title: str
+    better: str | None
+    decimals: int
+
+    @property
+    def heading(self) -> str:
+        """The title with an arrow that says which way is better."""
+        return self.title + {'higher': ' ↑', 'lower': ' ↓', None: ''}[self.better]
+
+
+#: Every column that the project prints, in the order of printing.
+COLUMNS: dict[str, Column] = {
+    column.key: column
+    for column in (
+        Column('lpips', 'LPIPS (alex)', 'lower', 4),
+        Column('stlpips', 'ST-LPIPS (alex)', 'lower', 4),
+        Column('niqe', 'NIQE', 'lower', 2),
+        Column('fid', 'FID', 'lower', 2),
+        Column('kid', 'KID ×1000', 'lower', 2),
+        Column('musiq', 'MUSIQ', 'higher', 2),
+        Column('maniqa', 'MANIQA', 'higher', 4),
+        Column('clipiqa', 'CLIP-IQA', 'higher', 4),
+        Column('psnr', 'PSNR', 'higher', 2),
+        Column('ssim3d', 'SSIM (MATLAB, 3-D)', 'higher', 4),
+        Column('ssim', 'SSIM (BasicSR, 2-D)', 'higher', 4),
+        Column('params', 'Params [M]', None, 2),
+        Column('gflops', 'GFLOPs', None, 1),
+        Column('seconds', 's/image', None, 2),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Score:
+    """A value with what is known of its spread.
+
+    Args:
+        mean: The value, or the mean over seeds; NaN counts as missing.
+        spread: Standard deviation over seeds; None where nothing is random or there is one seed.
+        count: Number of seeds, or of images, behind it.
+        decimals: Printed decimals if not the column's: a published figure is printed as it was published.
+    """
+
+    mean: float
+    spread: float | None = None
+    count: int | None = None
+    decimals: int | None = None
+
+    @property
+    def missing(self) -> bool:
+        return math.isnan(self.mean)
+
+    def rounded(self, column: Column) -> float:
+        """The value as printed, which is also what is ranked: a lead that cannot be seen is none."""
+        return round(self.mean, self._decimals(column)) if math.isfinite(self.mean) else self.mean
+
+    def printed(self, column: Column) -> str:
+        """``26.21``, ``26.21 ± 0.02``, ``∞`` or a dash."""
+        if self.missing:
+            return MISSING
+        if math.isinf(self.mean):
+            return '∞' if self.mean > 0 else '-∞'
+        decimals = self._decimals(column)
+        text = f'{self.rounded(column):.{decimals}f}'
+        known = self.spread is not None and math.isfinite(self.spread)
+        return f'{text} ± {self.spread:.{decimals}f}' if known else text
+
+    def _decimals(self, column: Column) -> int:
+        return column.decimals if self.decimals is None else self.decimals
+
+
+@dataclass
+class Row:
+    """One system; ``published`` rows hold figures from a paper instead of measured ones."""
+
+    name: str
+    scores: dict[str, Score] = field(default_factory=dict)
+    published: bool = False
+
+
+@dataclass
+class Table:
+    """A table of scores.
+
+    Args:
+        title: What was evaluated on what.
+        columns: What is shown, in this order, also where no row has a value.
+        rows: Measured and published rows; they are printed in this order, measured ones first.
+        settings: What the figures depend on: commit, protocol, checkpoints, seeds, machine; plain values.
+        notes: Sentences below the table, e.g. which metric was left out and why.
+    """
+
+    title: str
+    columns: list[Column]
+    rows: list[Row]
+    settings: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def ranks(self) -> dict[tuple[int, str], int]:
+        """Best (1) and second best (2) by (index of the row, key of the column).
+
+        Measured and published rows are ranked apart. Ranked is the value as printed; equal ones share a rank and the next
+        value is the next rank. Ground truth, blurred input, missing values and columns without a better side have no rank,
+        and neither has a row without competitors.
+        """
+        ranks = {}
+        for column in self.columns:
+            if column.better is None:
+                continue
+            for published in (False, True):
+                values = {
+                    index: score.rounded(column)
+                    for index, row in enumerate(self.rows)
+                    if row.published is published and row.name.lower() not in UNRANKED_ROWS
+                    and (score := row.scores.get(column.key)) is not None and not score.missing
+                }
+                if len(values) < 2:
+                    continue
+                best = sorted(set(values.values()), reverse=column.better == 'higher')[:2]
+                ranks.update({(index, column.key): best.index(value) + 1 for index, value in values.items() if value in best})
+        return ranks
+
+    def to_text(self) -> str:
+        """Aligned text for a terminal, without the settings; ``*`` marks the best and ``'`` the second best of each column."""
+        ranks = self.ranks()
+        heading = ['', *(f'{column.heading} ' for column in self.columns)]
+        blocks = {
+            published: [[row.name, *(self._cell(row, column) + {1: '*', 2: "'"}.get(ranks.get((index, column.key)), ' ')
+                                     for column in self.columns)] for index, row in self._block(published)]
+            for published in (False, True)
+        }
+        widths = [max(map(_width, cells)) for cells in zip(heading, *blocks[False], *blocks[True])]
+
+        def line(cells: list[str]) -> str:
+            padding = [' ' * (width - _width(cell)) for cell, width in zip(cells, widths)]
+            numbers = (pad + cell for cell, pad in zip(cells[1:], padding[1:]))
+            return '  '.join([cells[0] + padding[0], *numbers]).rstrip()
+
+        rule = '-' * (sum(widths) + 2 * len(self.columns))
+        lines = [self.title, '', line(heading), rule, *map(line, blocks[False])]
+        if blocks[True]:
+            lines += [rule, 'published:', *map(line, blocks[True])]
+        lines.append(rule)
+        if ranks:
+            lines.append("* best, ' second best, measured and published rows apart; ↑ higher is better, ↓ lower is better")
+        return '\n'.join([*lines, *self.notes]) + '\n'
+
+    def to_markdown(self) -> str:
+        """GitHub's Markdown: best bold, second best underlined, published rows with a dagger."""
+        ranks = self.ranks()
+        marks = {None: '{}', 1: '**{}**', 2: '<ins>{}</ins>'}  # GitHub strips <u> and renders <ins> underlined
+        lines = [f'**{_markdown(self.title)}**', '']
+        lines.append('| | ' + ' | '.join(_markdown(column.heading) for column in self.columns) + ' |')
+        lines.append('|:--|' + '--:|' * len(self.columns))
+        for published in (False, True):
+            for index, row in self._block(published):
+                cells = [marks[ranks.get((index, column.key))].format(self._cell(row, column)) for column in self.columns]
+                lines.append(f"| {_markdown(row.name)}{' †' if published else ''} | {' | '.join(cells)} |")
+        legend = ['**best**, <ins>second best</ins>'] if ranks else []
+        dagger = ['† published figures'] if self._has_published else []
+        below = [*legend, *dagger, *map(_markdown, self.notes)]
+        settings = [f'- {_markdown(line)}' for line in self._setting_lines()]
+        if settings:
+            settings = ['', '<details><summary>Settings</summary>', '', *settings, '', '</details>']
+        return '\n'.join([*lines, '', *(f'{text}  ' for text in below), *settings]).rstrip() + '\n'
+
+    def to_latex(self) -> str:
+        r"""A ``table`` that needs the package booktabs: best ``\textbf``, second best ``\underline``, published rows last."""
+        ranks = self.ranks()
+        marks = {None: '%s', 1: r'\textbf{%s}', 2: r'\underline{%s}'}
+        lines = [r'% needs \usepackage{booktabs}', r'\begin{table}', r'\centering', rf'\caption{{{_latex(self.title)}}}',
+                 rf"\begin{{tabular}}{{l{'r' * len(self.columns)}}}", r'\toprule',
+                 ' & '.join(['', *(_latex(column.heading) for column in self.columns)]) + r' \\', r'\midrule']
+        for published in (False, True):
+            if published and self._has_published:
+                lines += [r'\midrule', rf'\multicolumn{{{len(self.columns) + 1}}}{{l}}{{\emph{{published:}}}} \\']
+            for index, row in self._block(published):
+                cells = [marks[ranks.get((index, column.key))] % _latex(self._cell(row, column)) for column in self.columns]
+                lines.append(' & '.join([_latex(row.name), *cells]) + r' \\')
+        lines += [r'\bottomrule', r'\end{tabular}']
+        lines += [rf'\par{{\footnotesize {_latex(text)}\par}}' for text in self.notes]
+        lines += [f'% {line}' for line in self._setting_lines()]
+        return '\n'.join([*lines, r'\end{table}']) + '\n'
+
+    def to_csv(self) -> str:
+        """One line per row at full precision: name, published, and each column with its ``_spread``; missing ones empty."""
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator='\n')
+        writer.writerow(['name', 'published', *(name for c in self.columns for name in (c.key, f'{c.key}_spread'))])
+        for row in self.rows:
+            scores = [row.scores.get(column.key, Score(math.nan)) for column in self.columns]
+            writer.writerow([row.name, int(row.published), *(_csv(v) for score in scores for v in (score.mean, score.spread))])
+        return stream.getvalue()
+
+    def to_json(self) -> str:
+        """Everything, as strict JSON: NaN is null, infinities are ``"inf"`` and ``"-inf"``."""
+        return json.dumps(_jsonable(dataclasses.asdict(self)), indent=2, ensure_ascii=False, allow_nan=False) + '\n'
+
+    @classmethod
+    def from_json(cls, text: str) -> Table:
+        """The table that :meth:`to_json` wrote.
+
+        Raises:
+            InputError: If the text is no such table.
+        """
+        try:
+            content = json.loads(text)
+            rows = [
+                Row(row['name'], {key: _score(values) for key, values in row['scores'].items()}, row['published'])
+                for row in content['rows']
+            ]
+            columns = [Column(**column) for column in content['columns']]
+            return cls(content['title'], columns, rows, content['settings'], content['notes'])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f'This is no table in the JSON that stochastic-refine evaluate writes ({error}); '
+                             'give the table.json of an evaluation.') from error
+
+    def write(self, folder: Path, stem: str = 'table') -> list[Path]:
+        """Write ``stem``.md, .tex, .csv and .json into ``folder``, which is made if need be; returns the files.
+
+        Raises:
+            InputError: If the folder cannot be made or written.
+        """
+        folder = Path(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f'Folder {folder} cannot be made ({error.strerror}); choose another one.') from error
+        texts = {'.md': self.to_markdown(), '.tex': self.to_latex(), '.csv': self.to_csv(), '.json': self.to_json()}
+        paths = []
+        for suffix, text in texts.items():
+            path = folder / f'{stem}{suffix}'
+            write_atomically(path, lambda name, text=text: Path(name).write_text(text, encoding='utf-8', newline='\n'))
+            paths.append(path)
+        return paths
+
+    @property
+    def _has_published(self) -> bool:
+        return any(row.published for row in self.rows)
+
+    def _block(self, published: bool) -> list[tuple[int, Row]]:
+        return [(index, row) for index, row in enumerate(self.rows) if row.published is published]
+
+    def _cell(self, row: Row, column: Column) -> str:
+        score = row.scores.get(column.key)
+        return MISSING if score is None else score.printed(column)
+
+    def _setting_lines(self) -> list[str]:
+        return [f'{key}: {" ".join(_plain(value).split())}' for key, value in self.settings.items()]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ', '.join(f'{key} {_plain(item)}' for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return ', '.join(map(_plain, value))
+    return str(value)
+
+
+def _width(text: str) -> int:
+    """Columns that the text takes in a terminal."""
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in 'WF' else 1 for c in text)
+
+
+def _escaped(text: str, table: Mapping[str, str]) -> str:
+    return ' '.join(''.join(table.get(c, c) for c in text).split())  # a line break would end a row
+
+
+_MARKDOWN = {c: f'\\{c}' for c in '\\|*_`<>[]'}
+_LATEX = {
+    **{c: f'\\{c}' for c in '{}$&#_%'}, '\\': r'\textbackslash{}', '^': r'\textasciicircum{}', '~': r'\textasciitilde{}',
+    '<': r'\textless{}', '>': r'\textgreater{}', '∞': r'$\infty$', '±': r'$\pm$', '×': r'$\times$', '↑': r'$\uparrow$',
+    '↓': r'$\downarrow$', MISSING: '--',
+    '[': '{[}', ']': '{]}', '*': '{*}',  # at the start of a row, a bare one would be an argument of the \\ before it
+}
+
+
+def _markdown(text: str) -> str:
+    return _escaped(text, _MARKDOWN)
+
+
+def _latex(text: str) -> str:
+    return _escaped(text, _LATEX)
+
+
+def _csv(value: float | None) -> str:
+    return '' if value is None or math.isnan(value) else repr(float(value))
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) and not hasattr(value, 'item'):
+        return [_jsonable(item) for item in value]
+    if hasattr(value, 'item'):  # a number of numpy's or torch's
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value if value is None or isinstance(value, (str, int, float)) else str(value)
+
+
+def _score(values: Mapping[str, Any]) -> Score:
+    numbers = {key: None if values[key] is None else float(values[key]) for key in ('mean', 'spread')}
+    mean = math.nan if numbers['mean'] is None else numbers['mean']
+    return Score(mean, numbers['spread'], values['count'], values['decimals'])
