@@ -25,7 +25,7 @@ Rows = list[tuple[str, ...]]
 PACKAGES = {'torch': 'torch', 'torchvision': 'torchvision', 'numpy': 'numpy', 'scipy': 'scipy', 'cv2': 'opencv-python',
             'PIL': 'pillow', 'skimage': 'scikit-image', 'safetensors': 'safetensors', 'basicsr': 'basicsr', 'lmdb': 'lmdb',
             'mmengine': 'mmengine', 'lpips': 'lpips', 'stlpips_pytorch': 'stlpips-pytorch', 'pyiqa': 'pyiqa',
-            'torch_fidelity': 'torch-fidelity', 'torchmetrics': 'torchmetrics'}
+            'torch_fidelity': 'torch-fidelity'}
 
 #: Feature, the modules of which any one will do, and what to know about them.
 FEATURES = (
@@ -34,9 +34,9 @@ FEATURES = (
     ('LPIPS', ('lpips', ), ''),
     ('ST-LPIPS', ('stlpips_pytorch', ), 'it also wants: ipython torchsummary'),
     ('no-reference metrics', ('pyiqa', ), 'licence PolyForm Noncommercial: not for commercial use'),
-    ('FID, KID', ('torch_fidelity', 'torchmetrics'), ''),
+    ('FID, KID', ('torch_fidelity', ), ''),
     ('LMDB data sets', ('lmdb', ), ''),
-    ('OpenMMLab', ('mmengine', ), ''),
+    ('GFLOPs, OpenMMLab', ('mmengine', ), ''),
 )
 
 #: ``*_arch.py`` files of BasicSR up to 1.4.2; what a ``basicsr`` has beyond them tells which fork it is.

@@ -26,7 +26,7 @@ def write(folder, **files):
 @needs_basicsr
 def test_report_of_this_environment(monkeypatch):
     monkeypatch.setattr(doctor, 'PACKAGES', {name: doctor.PACKAGES[name] for name in
-                                             ('torch', 'basicsr', 'pyiqa', 'lpips', 'torch_fidelity', 'torchmetrics', 'lmdb',
+                                             ('torch', 'basicsr', 'pyiqa', 'lpips', 'torch_fidelity', 'lmdb',
                                               'safetensors', 'stlpips_pytorch', 'mmengine')})
     report = doctor.doctor_report()
     rows = {tuple(line.split()[:2]): line for line in report.splitlines() if line}
@@ -87,8 +87,8 @@ def test_weights_name_damaged_files(monkeypatch, tmp_path):
 
 
 def test_features_say_what_is_missing_or_broken():
-    states = {row[0]: row[2] for row in doctor._features({'torchmetrics': '', 'lpips': 'OSError: no library'})}
-    assert states['FID, KID'] == 'ok'  # either of the two libraries will do
+    states = {row[0]: row[2] for row in doctor._features({'torch_fidelity': '', 'lpips': 'OSError: no library'})}
+    assert states['FID, KID'] == 'ok'
     assert states['LPIPS'] == 'broken: OSError: no library'
     assert states['no-reference metrics'].startswith('missing; pip install pyiqa; licence PolyForm Noncommercial')
 
