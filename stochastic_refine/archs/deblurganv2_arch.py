@@ -87,8 +87,9 @@ class DeblurGANv2(nn.Module):
 
     Args:
         backbone: ``mobilenet`` (3.3 M parameters) or ``inception`` (60.9 M).
-        image_statistics: In evaluation too, normalise by statistics of the input instead of the running ones, as the authors
-            score it. Then each image of a batch goes by itself: the backbone's BatchNorm would mix their statistics.
+        image_statistics: Evaluate as the authors score it: normalise by statistics of the input instead of the running ones,
+            each image of a batch by itself (the backbone's BatchNorm would mix them), and pad to the next multiple of 32,
+            which adds a whole 32 to a side that is one already.
 
     Shape:
         (B, 3, H, W) in [0, 1], any H and W, to the same, clamped. As published, the missing pixels at the right and bottom are
@@ -97,7 +98,7 @@ class DeblurGANv2(nn.Module):
 
     size_multiple = 32
 
-    def __init__(self, backbone: str = 'mobilenet', image_statistics: bool = True) -> None:
+    def __init__(self, backbone: str = 'mobilenet', image_statistics: bool = False) -> None:
         super().__init__()
         if backbone not in ('mobilenet', 'inception'):
             raise ValueError(f"backbone is '{backbone}'; it must be mobilenet or inception.")
@@ -123,10 +124,11 @@ class DeblurGANv2(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.image_statistics and not self.training and len(x) > 1:
+        as_scored = self.image_statistics and not self.training
+        if as_scored and len(x) > 1:
             return torch.cat([self.forward(image) for image in x.split(1)])
         height, width = x.shape[-2:]
-        right, bottom = (max(-(-side // self.size_multiple) * self.size_multiple, self.least_side) - side
+        right, bottom = (max(side + (-side % self.size_multiple or self.size_multiple * as_scored), self.least_side) - side
                          for side in (width, height))
         signed = F.pad(x * 2 - 1, (0, right, 0, bottom))
         map0, map1, map2, map3, map4 = self.fpn(signed)
