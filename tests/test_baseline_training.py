@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from itertools import cycle, islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from torch import nn
 from torch.utils.data import DataLoader
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,6 +20,9 @@ FILES = [ROOT / 'options/train_gopro.yml', *sorted((ROOT / 'options/baselines').
 ITERATIONS = 5
 #: Iterations, images and side of the shrunken stages of a progressive training.
 STAGES = ((2, 2, 1), (2, 2, 1), (24, 32, 48))
+#: Biases of DeblurGAN-v2 whose gradient is zero but for rounding: a norm follows that takes them away again, or, after the
+#: discriminators' last convolution, a loss that knows only differences of scores.
+WITHOUT_GRADIENT = re.compile(r'net_g\.(fpn\.td\d|smooth2?)\.0\.bias|net_d\.(patch|full)\.model\.(?!0\.)\d+\.bias')
 
 
 @pytest.fixture
@@ -47,21 +50,6 @@ def shrunk(file: Path, pairs: Path) -> dict[str, Any]:
     return opt
 
 
-def without_gradient(model: Any) -> set[str]:
-    """Parameters to which the loss does not react, whatever they are: their gradient is zero but for rounding."""
-    names = set()
-    for net in ('net_g', 'net_d'):
-        layers = [(f'{net}.{name}', layer) for name, layer in getattr(model, net, nn.Module()).named_modules()
-                  if not list(layer.children())]
-        # the norm after a convolution takes its bias away again
-        names |= {f'{name}.bias' for (name, layer), (_, after) in zip(layers, layers[1:])
-                  if isinstance(layer, nn.Conv2d) and layer.bias is not None and isinstance(after, nn.InstanceNorm2d)
-                  and not after.affine}
-    if hasattr(model, 'net_d'):  # the relativistic loss knows differences of scores only
-        names |= {f'net_d.{part}.model.{len(getattr(model.net_d, part).model) - 1}.bias' for part in ('patch', 'full')}
-    return names
-
-
 @pytest.mark.parametrize('file', FILES, ids=lambda file: file.stem.removeprefix('train_gopro').lstrip('_') or 'ours')
 def test_five_iterations(file: Path, pairs: Path, build_model: Any, untrained_vgg: None) -> None:
     from basicsr.data import build_dataset
@@ -87,7 +75,7 @@ def test_five_iterations(file: Path, pairs: Path, build_model: Any, untrained_vg
                 if parameter.grad.any():
                     reached.add(name)
 
-    assert parameters.keys() - reached <= without_gradient(model)
+    assert not [name for name in parameters.keys() - reached if not WITHOUT_GRADIENT.fullmatch(name)]
     assert not {name for name in reached if torch.equal(before[name], parameters[name])}
     if 'iters' in data:
         expected = [(count, 3, side, side) for iters, count, side in zip(*STAGES) for _ in range(iters)]

@@ -2,9 +2,8 @@
 
 Provenance: written from the paper and from facts about the published implementation (VITA-Group/DeblurGANv2, commit
 c16bd9f): parameter names and shapes, padding, normalisation at test time. Released checkpoints hold the state dict under
-``model`` with the prefix ``module.``; without that prefix they load strictly, with no key map. Deviations: images are in
-[0, 1] at both ends instead of [-1, 1], and sides that are multiples of 32 are not padded (the published script adds 32
-pixels even to those).
+``model`` with the prefix ``module.``; without that prefix they load strictly, with no key map. One deviation: images are in
+[0, 1] at both ends instead of [-1, 1].
 """
 
 from __future__ import annotations
