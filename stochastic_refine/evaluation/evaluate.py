@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 import platform
 import statistics
 import subprocess
@@ -61,8 +62,8 @@ def evaluate(systems: Sequence[str],
              max_images: int | None = None) -> Table:
     """Restore where needed, score, and make the table; under torchrun all processes share the work.
 
-    Writes below ``output``: ``table.csv|json|md|tex``, ``scores.csv`` (one line per image, seed and metric), ``restored/`` and
-    ``cache/``. What is there already is not done again.
+    Writes below ``output``: ``table.csv|json|md|tex``, ``scores.csv`` (one line per image, seed and metric), ``images.json``
+    (where the image of each row and seed is), ``restored/`` and ``cache/``. What is there already is not done again.
 
     Args:
         systems: ``NAME=SOURCE`` each, see :func:`~stochastic_refine.evaluation.systems.parse_system`.
@@ -191,6 +192,10 @@ def _score_entries(entries: list[_Entry], pairs: list[Pair], rules: Protocol, me
     if rank() == 0:
         output.mkdir(parents=True, exist_ok=True)
         write_atomically(output / 'scores.csv', lambda temporary: _write_lines(temporary, lines))
+        found = {entry.row: [{name: _from_run(path, output) for name, path in images.items()} for images in entry.images]
+                 for entry in entries}
+        write_atomically(output / 'images.json', lambda temporary: Path(temporary).write_text(
+            json.dumps(found, indent=1, ensure_ascii=False) + '\n', encoding='utf-8'))
     return Table(f'{rules.name}, {len(pairs)} images', [], rows, {}, list(dict.fromkeys(notes)))
 
 
@@ -240,6 +245,12 @@ def _write_lines(path: str, lines: list[dict[str, Any]]) -> None:
         writer = csv.DictWriter(file, ['row', 'seed', 'image', 'metric', 'score'])
         writer.writeheader()
         writer.writerows(lines)
+
+
+def _from_run(path: Path, output: Path) -> str:
+    """A path relative to the run if it is inside, so that the run can be moved; else absolute."""
+    path, output = path.absolute(), output.absolute()
+    return path.relative_to(output).as_posix() if path.is_relative_to(output) else str(path)
 
 
 def _settings(rules: Protocol, gt: Path, lq: Path | None, used: int, there: int, systems: list[System], metrics: Sequence[str],

@@ -91,8 +91,14 @@ class Network:
 System = Folders | Network
 
 
-@lru_cache
 def _file_hash(path: Path) -> str:
+    status = path.stat()
+    return _hash_of_version(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache
+def _hash_of_version(path: Path, modified: int, size: int) -> str:
+    """The hash of a file as it was last modified; a large checkpoint is read once."""
     with path.open('rb') as file:
         return hashlib.file_digest(file, 'sha256').hexdigest()[:16]
 

@@ -131,8 +131,6 @@ def test_stopped_run_goes_on_and_changed_contents_are_done_again(run, pair_check
     assert {path.name for path in restored} == {path.name for path in scored} == {'coffee.png', 'rocket.png'}
 
     save_network(pair_checkpoint, PAIR, POINTS, seed=1)
-    from stochastic_refine.evaluation.systems import _file_hash
-    _file_hash.cache_clear()
     other = run(f'ours={pair_checkpoint}')
     assert score(other, 'ours (initial)', 'psnr') != score(first, 'ours (initial)', 'psnr')
 
