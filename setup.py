@@ -17,7 +17,7 @@ setup(
     python_requires='>=3.11',
     # The folder basicsr/ holds launchers only; in the wheel it would overwrite the real BasicSR.
     packages=find_packages(include=['stochastic_refine*']),
-    package_data={'stochastic_refine': ['weights/*', 'evaluation/*.yml']},
+    package_data={'stochastic_refine': ['weights/*', 'evaluation/*.yml', 'evaluation/*.html']},
     install_requires=[
         'torch>=2.4',
         'numpy>=1.26',
@@ -38,8 +38,9 @@ setup(
         'iqa': ['pyiqa>=0.1.10'],
         'mmengine': ['mmengine>=0.10.4'],
         'demo': ['scikit-image>=0.22'],
+        'preference': ['choix>=0.3.5', 'scipy>=1.11'],
         'test': ['pytest>=7.4', 'scikit-image>=0.22', 'scipy>=1.11', 'lpips>=0.1.4', 'torch-fidelity>=0.3.0',
-                 'mmengine>=0.10.4', 'stlpips-pytorch>=0.0.2', 'ipython', 'torchsummary'],
+                 'mmengine>=0.10.4', 'stlpips-pytorch>=0.0.2', 'ipython', 'torchsummary', 'choix>=0.3.5'],
     },
     entry_points={'console_scripts': ['stochastic-refine = stochastic_refine.cli:main']},
     classifiers=[

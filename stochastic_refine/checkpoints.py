@@ -94,6 +94,36 @@ def save_safetensors(path: str | Path, params: Mapping[str, Tensor], metadata: M
     write_atomically(path, lambda temporary: save_file(tensors, temporary, {METADATA_KEY: json.dumps(metadata)}))
 
 
+def write_metadata(source: str | Path, target: str | Path, key: str, value: Any) -> None:
+    """Write ``target`` atomically: the checkpoint ``source`` with one entry of its metadata set, all else as it is.
+
+    Args:
+        source: A checkpoint of ours.
+        target: The file to write, with the same suffix; it may be ``source`` itself.
+        key, value: The entry; plain values that JSON has too.
+
+    Raises:
+        InputError: If the source cannot be used, is not ours, or the target cannot be written.
+    """
+    source, target = Path(source), Path(target)
+    metadata = {**read_checkpoint(source).metadata, key: value}
+    if 'network' not in metadata:
+        raise InputError(f'{source} does not say which network it belongs to, since it was not saved by stochastic_refine; '
+                         'nothing can be stored in it.')
+    if source.suffix != target.suffix:
+        raise InputError(f'{target} would be a copy of {source}, so its suffix must be {source.suffix}.')
+    if source.suffix == '.safetensors':
+        from safetensors import safe_open
+        from safetensors.torch import save_file
+        with safe_open(source, framework='pt') as file:
+            texts = {**file.metadata(), METADATA_KEY: json.dumps(metadata)}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        write_atomically(target, lambda temporary: save_file(tensors, temporary, texts))
+        return
+    content = torch.load(source, map_location='cpu', weights_only=True)
+    write_atomically(target, lambda temporary: torch.save({**content, METADATA_KEY: metadata}, temporary))
+
+
 def write_atomically(path: str | Path, write: Callable[[str], None]) -> None:
     """Write ``path`` through a temporary file beside it, so that it is never half-written and the old one never lost.
 

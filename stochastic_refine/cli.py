@@ -1,4 +1,4 @@
-"""The command line: ``stochastic-refine restore|train|test|evaluate|prepare|install-into|list|doctor``."""
+"""The command line: ``stochastic-refine restore|train|test|evaluate|study|prepare|install-into|list|doctor``."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser(mode, add_help=False, help=f'{mode} by an options file: {mode} -opt FILE (all of BasicSR\'s flags)')
     _add_restore(commands)
     _add_evaluate(commands)
+    _add_study(commands)
     _add_prepare(commands)
 
     install = commands.add_parser('install-into', help='make our networks known inside a clone of BasicSR or of a fork')
@@ -102,6 +103,38 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=_evaluate)
 
 
+def _add_study(commands: argparse._SubParsersAction) -> None:
+    studies = commands.add_parser('study', help='studies: preference (human raters)').add_subparsers(
+        title='studies', required=True, metavar='STUDY')
+    _add_preference(studies)
+
+
+def _add_preference(studies: argparse._SubParsersAction) -> None:
+    parser = studies.add_parser(
+        'preference', help='which of two restored crops people find better',
+        description='--build makes a page that raters open in a browser, and its key, which stays with you; --tally counts the answers '
+        'that their browsers saved.')
+    action = parser.add_mutually_exclusive_group(required=True)
+    action.add_argument('--build', nargs='+', metavar='NAME=FOLDER', help='restored images of each method, paired by name')
+    action.add_argument('--tally', nargs='+', type=Path, metavar='FILE', help='answers_*.json of the raters')
+    parser.add_argument('-o', '--output', type=Path, help='build: the page (default: results/preference/page.html); tally: folder '
+                        '(default: results/preference)')
+    build = parser.add_argument_group('build')
+    build.add_argument('--reference', type=Path, help='folder of sharp images: a method of its own, and the checks')
+    build.add_argument('--pairs-per-rater', type=int, default=60, help='comparisons of one rater at most (default: 60)')
+    build.add_argument('--max-images', type=int, default=24, help='use so many photos only, spread evenly (default: 24)')
+    build.add_argument('--crop-size', type=int, default=512, help="side of the crops (default: 512)")
+    build.add_argument('--crops', default='texture', choices=('texture', 'random'), help='where (default: texture, much detail)')
+    build.add_argument('--checks', type=int, default=8, help='attention checks per rater (default: 8)')
+    build.add_argument('--repeats', type=int, default=4, help='comparisons asked again with swapped sides (default: 4)')
+    build.add_argument('--quality', type=int, help='WebP quality, 1 to 100 (default: lossless)')
+    build.add_argument('--seed', type=int, default=0, help='seed of crops and order (default: 0)')
+    count = parser.add_argument_group('tally')
+    count.add_argument('--key', type=Path, help="the page's .key.json")
+    count.add_argument('--max-wrong', type=int, default=1, help='reject raters with more wrong checks (default: 1)')
+    parser.set_defaults(run=_preference)
+
+
 def _add_prepare(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser('prepare', help="lay a downloaded archive's folder out for training and testing")
     parser.add_argument('dataset', help='gopro, hide, realblur, realblur_j or realblur_r; synthetic blurs any folder of photos')
@@ -145,6 +178,29 @@ def _evaluate(args: argparse.Namespace) -> None:
     if rank() == 0:
         print(table.to_text())
         print(f'Written to {args.output}: table.md, table.tex, table.csv, table.json, scores.csv.')
+
+
+def _preference(args: argparse.Namespace) -> None:
+    for key, least in (('pairs_per_rater', 1), ('max_images', 1), ('crop_size', 16), ('checks', 0), ('repeats', 0), ('quality', 1),
+                       ('max_wrong', 0)):
+        value = getattr(args, key)
+        if value is not None and (value < least or key == 'quality' and value > 100):
+            upper = ' to 100' if key == 'quality' else ''
+            raise InputError(f"--{key.replace('_', '-')} must be a whole number from {least}{upper}, got {value}.")
+    if args.tally:
+        from .evaluation.preference_tally import tally
+        if args.key is None:
+            raise InputError("--tally needs the study's key; give the .key.json written beside the page with --key.")
+        output = args.output or Path('results/preference')
+        result = tally(args.tally, args.key, args.max_wrong)
+        files = result.write(output)
+        print(result.to_text())
+        print(f'Written to {output}: {", ".join(file.name for file in files)}.')
+        return
+    from .evaluation.preference import build_study
+    study = build_study(args.build, args.output or Path('results/preference/page.html'), args.reference, args.pairs_per_rater,
+                        args.max_images, args.crop_size, args.crops, args.checks, args.repeats, args.quality, args.seed)
+    print(study.words)
 
 
 def _tile(text: str) -> int | str | None:

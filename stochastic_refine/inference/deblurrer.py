@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from ..errors import InputError
 from .operating_point import OperatingPoint
 from .photos import Photo, read_photo, write_photo
 from .restorer import Restorer
+from .tradeoff import check_alone, point_at, tradeoff_path
 from .weights import find_weights, load_network
 
 
@@ -58,6 +59,7 @@ class Deblurrer:
         precision: ``'auto'`` (bfloat16 where the hardware computes in it), ``'float32'`` or ``'bfloat16'``.
         tile: ``'auto'`` (by the free memory), None (never) or a tile's side in pixels. Tiling does not change the result of
             networks that see a limited neighbourhood, as ours do.
+        path: Operating points from most faithful to most vivid, for the setting ``tradeoff``.
     """
 
     def __init__(self,
@@ -65,11 +67,13 @@ class Deblurrer:
                  points: Mapping[str, OperatingPoint] | None = None,
                  device: str = 'auto',
                  precision: str = 'auto',
-                 tile: int | str | None = 'auto') -> None:
+                 tile: int | str | None = 'auto',
+                 path: Sequence[OperatingPoint] = ()) -> None:
         self.device = choose_device(device)
         self.points = dict(points or {}) or {'default': OperatingPoint()}
         self.precision = choose_precision(precision, self.device)
         self.tile = tile
+        self.path = list(path)
         self.net = channels_last(net.to(self.device)).eval()
 
     @classmethod
@@ -79,11 +83,21 @@ class Deblurrer:
         Raises:
             InputError: If there are no such weights, or the file cannot be used.
         """
-        net, points, _ = load_network(find_weights(weights))
-        return cls(net, points, **options)
+        file = find_weights(weights)
+        net, points, metadata = load_network(file)
+        return cls(net, points, **{'path': tradeoff_path(metadata, str(file)), **options})
 
-    def operating_point(self, name: str | None = None, **changes: Any) -> OperatingPoint:
-        """A named operating point (the first by default) with some settings changed; None leaves a setting as it is."""
+    def operating_point(self, name: str | None = None, tradeoff: float | None = None, **changes: Any) -> OperatingPoint:
+        """A named operating point (the first by default) with some settings changed; None leaves a setting as it is.
+
+        Raises:
+            InputError: If there is no such point, a setting is out of range, or ``tradeoff``, the knob of
+                :func:`~stochastic_refine.inference.tradeoff.point_at`, comes with settings that it chooses itself.
+        """
+        if tradeoff is not None:
+            point = point_at(self.path, tradeoff)
+            check_alone(tradeoff, point, {'point': name, **changes})
+            return dataclasses.replace(point, **{key: value for key, value in changes.items() if value is not None})
         if name is not None and name not in self.points:
             raise InputError(f"These weights have no operating point '{name}'; {nearest(name, self.points)}")
         point = self.points[name] if name else next(iter(self.points.values()))
@@ -97,6 +111,7 @@ class Deblurrer:
                  point: str | None = None,
                  keep_samples: bool = True,
                  on_call: Callable[[int, int], None] | None = None,
+                 tradeoff: float | None = None,
                  **changes: Any) -> Result:
         """Restore one photo.
 
@@ -108,12 +123,14 @@ class Deblurrer:
             point: Name of an operating point of the weights.
             keep_samples: Whether the result holds every sample; without it memory does not grow with their number.
             on_call: Called as ``on_call(done, total)`` after each network call.
+            tradeoff: One knob instead of a point: 0 most faithful (averaged, few steps) to 1 most vivid, along the path that
+                ``stochastic-refine sweep --store`` has put into the checkpoint.
             **changes: ``sampler``, ``steps``, ``final_variance``, ``eta``, ``clamp``.
 
         Raises:
             InputError: If the photo cannot be read or a setting is out of range.
         """
-        settings = self.operating_point(point, num_samples=samples, average=average, seed=seed, **changes)
+        settings = self.operating_point(point, tradeoff, num_samples=samples, average=average, seed=seed, **changes)
         photo = read_photo(image)
         lq = torch.from_numpy(np.ascontiguousarray(photo.pixels.transpose(2, 0, 1)))
         restorer = Restorer(self.net, self.precision, self.tile, on_call)

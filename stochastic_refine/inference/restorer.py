@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from ..archs.predict_refine_arch import PredictRefineNet
 from ..diffusion import SampleNoise, refine
+from ..errors import InputError
 from .operating_point import OperatingPoint
 from .tiling import UNKNOWN_RADIUS_HALO, TiledNet, WindowedNet, halo_of
 
@@ -104,6 +105,44 @@ class Restorer:
                 return Restoration(net(lq).float()[0].clamp(0, 1))
             return self._sample(lq, point, keep_samples, None if initial is None else initial[None])
 
+    def running_means(self,
+                      lq: Tensor,
+                      point: OperatingPoint,
+                      counts: Sequence[int],
+                      initial: Tensor | None = None) -> Iterator[tuple[int, Tensor]]:
+        """Means of the first samples of one image, for several numbers of samples, from one pass over the largest.
+
+        Args:
+            lq: Blurred image, (3, H, W), [0, 1].
+            point: Where on the perception-distortion curve; its ``num_samples`` and ``average`` do not matter.
+            counts: Numbers of samples, each at least 1.
+            initial: The initial prediction if it is at hand already, (3, H, W).
+
+        Yields:
+            ``(count, image)`` with rising counts; memory does not grow with them. The image is what :meth:`restore` gives for
+            the average of so many samples, and for one sample exactly what it gives for that sample.
+
+        Raises:
+            InputError: If the network is deterministic.
+        """
+        if not isinstance(self.net, PredictRefineNet):
+            raise InputError(f'{type(self.net).__name__} is deterministic and has no samples to average; restore with it once.')
+        counts = sorted(set(counts))
+        point = replace(point, num_samples=counts[-1])
+        lq = lq[None].to(self.device, torch.float32)
+        with self._inference():  # left whenever something is yielded, since it would else hold in the caller's code too
+            batches = self._batches(lq, point, ends=counts)
+            _, draw = self._drawing(lq, point, batches, None if initial is None else initial[None])
+            mean, count = torch.zeros_like(lq[0]), 0
+        for seeds in batches:
+            with self._inference():
+                for sample in draw(seeds):
+                    count += 1
+                    mean += (sample - mean) / count
+                image = mean.clone()
+            if count in counts:
+                yield count, image
+
     def predict(self, lq: Tensor) -> Tensor | None:
         """The initial prediction of one image, (3, H, W), or None if the network has no predictor."""
         if not isinstance(self.net, PredictRefineNet) or self.net.predictor is None:
@@ -115,36 +154,13 @@ class Restorer:
             return net(lq).float()[0]
 
     def _sample(self, lq: Tensor, point: OperatingPoint, keep_samples: bool, initial: Tensor | None) -> Restoration:
-        size = lq.shape[-2:]
-        batch = self._batch(lq, point.num_samples)
-        denoiser = self._tiled(self.net.denoiser, lq, batch)
-        batches = [point.seeds[i:i + batch] for i in range(0, point.num_samples, batch)]
-        calls = denoiser.calls(*size) * point.steps * len(batches)
-        if initial is None and self.net.predictor is not None:
-            predictor = self._prediction_net(self.net.predictor, lq)
-            self._start(calls + predictor.calls(*size))
-            initial = predictor(lq).float()
-        else:
-            self._start(calls)
-
-        def denoise(r_t: Tensor, condition: Tensor, noise_level: Tensor) -> Tensor:
-            return denoiser(torch.cat([r_t, condition], dim=1), noise_level).float()
-
+        batches = self._batches(lq, point)
+        initial, draw = self._drawing(lq, point, batches, initial)
         kept, first, count = [], None, 0
         mean = torch.zeros_like(lq[0])
         squares = torch.zeros_like(lq[0])
         for seeds in batches:
-            samples = refine(
-                denoise,
-                lq.expand(len(seeds), -1, -1, -1),
-                None if initial is None else initial.expand(len(seeds), -1, -1, -1),
-                point.schedule,
-                SampleNoise(seeds, lq.shape[1:], lq.device),
-                sampler=point.sampler,
-                clamp=point.clamp,
-                residual_scale=self.net.residual_scale,
-                condition_on_initial=self.net.condition_on_initial,
-                **point.sampler_options).clamp(0, 1)
+            samples = draw(seeds)
             first = samples[0] if first is None else first
             for sample in samples:  # Welford's update
                 count += 1
@@ -158,6 +174,43 @@ class Restorer:
             initial=None if initial is None else initial[0].clamp(0, 1),
             samples=torch.cat(kept) if kept else None,
             std=(squares / (count - 1)).sqrt() if count > 1 else None)
+
+    def _batches(self, lq: Tensor, point: OperatingPoint, ends: Sequence[int] = ()) -> list[range]:
+        """The seeds of each batch of samples: as large as memory allows, with a batch that ends at each of ``ends``."""
+        size = self._batch(lq, point.num_samples)
+        edges = sorted({0, point.num_samples, *ends})
+        return [point.seeds[i:min(i + size, stop)] for start, stop in zip(edges, edges[1:]) for i in range(start, stop, size)]
+
+    def _drawing(self, lq: Tensor, point: OperatingPoint, batches: Sequence[range],
+                 initial: Tensor | None) -> tuple[Tensor | None, Callable[[range], Tensor]]:
+        """The initial prediction, (1, 3, H, W), and what draws the samples of a batch, (B, 3, H, W), [0, 1]."""
+        size = lq.shape[-2:]
+        denoiser = self._tiled(self.net.denoiser, lq, max(map(len, batches)))
+        calls = denoiser.calls(*size) * point.steps * len(batches)
+        if initial is None and self.net.predictor is not None:
+            predictor = self._prediction_net(self.net.predictor, lq)
+            self._start(calls + predictor.calls(*size))
+            initial = predictor(lq).float()
+        else:
+            self._start(calls)
+
+        def denoise(r_t: Tensor, condition: Tensor, noise_level: Tensor) -> Tensor:
+            return denoiser(torch.cat([r_t, condition], dim=1), noise_level).float()
+
+        def draw(seeds: range) -> Tensor:
+            return refine(
+                denoise,
+                lq.expand(len(seeds), -1, -1, -1),
+                None if initial is None else initial.expand(len(seeds), -1, -1, -1),
+                point.schedule,
+                SampleNoise(seeds, lq.shape[1:], lq.device),
+                sampler=point.sampler,
+                clamp=point.clamp,
+                residual_scale=self.net.residual_scale,
+                condition_on_initial=self.net.condition_on_initial,
+                **point.sampler_options).clamp(0, 1)
+
+        return initial, draw
 
     def _start(self, total: int) -> None:
         self._done, self._total = 0, total

@@ -11,21 +11,8 @@ import torch
 from conftest import unet
 from stochastic_refine.checkpoints import read_checkpoint
 from stochastic_refine.errors import InputError
+from test_restoration_model import batch, step, weights
 from torch import nn
-
-
-def batch(size=4, seed=0, side=16):
-    generator = torch.Generator().manual_seed(seed)
-    return {key: torch.rand(size, 3, side, side, generator=generator) for key in ('lq', 'gt')}
-
-
-def step(model, data, iteration=1):
-    model.feed_data(data)
-    model.optimize_parameters(iteration)
-
-
-def weights(net):
-    return torch.cat([p.detach().flatten() for p in net.parameters()]).clone()
 
 
 @pytest.fixture
