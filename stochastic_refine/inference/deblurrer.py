@@ -59,7 +59,7 @@ class Deblurrer:
         precision: ``'auto'`` (bfloat16 where the hardware computes in it), ``'float32'`` or ``'bfloat16'``.
         tile: ``'auto'`` (by the free memory), None (never) or a tile's side in pixels. Tiling does not change the result of
             networks that see a limited neighbourhood, as ours do.
-        path: Operating points from most faithful to most vivid, for the setting ``tradeoff``.
+        tradeoff_points: Operating points from most faithful to most vivid, for the setting ``tradeoff``.
     """
 
     def __init__(self,
@@ -68,12 +68,12 @@ class Deblurrer:
                  device: str = 'auto',
                  precision: str = 'auto',
                  tile: int | str | None = 'auto',
-                 path: Sequence[OperatingPoint] = ()) -> None:
+                 tradeoff_points: Sequence[OperatingPoint] = ()) -> None:
         self.device = choose_device(device)
         self.points = dict(points or {}) or {'default': OperatingPoint()}
         self.precision = choose_precision(precision, self.device)
         self.tile = tile
-        self.path = list(path)
+        self.tradeoff_points = list(tradeoff_points)
         self.net = channels_last(net.to(self.device)).eval()
 
     @classmethod
@@ -85,7 +85,7 @@ class Deblurrer:
         """
         file = find_weights(weights)
         net, points, metadata = load_network(file)
-        return cls(net, points, **{'path': tradeoff_path(metadata, str(file)), **options})
+        return cls(net, points, **{'tradeoff_points': tradeoff_path(metadata, str(file)), **options})
 
     def operating_point(self, name: str | None = None, tradeoff: float | None = None, **changes: Any) -> OperatingPoint:
         """A named operating point (the first by default) with some settings changed; None leaves a setting as it is.
@@ -95,7 +95,7 @@ class Deblurrer:
                 :func:`~stochastic_refine.inference.tradeoff.point_at`, comes with settings that it chooses itself.
         """
         if tradeoff is not None:
-            point = point_at(self.path, tradeoff)
+            point = point_at(self.tradeoff_points, tradeoff)
             check_alone(tradeoff, point, {'point': name, **changes})
             return dataclasses.replace(point, **{key: value for key, value in changes.items() if value is not None})
         if name is not None and name not in self.points:
