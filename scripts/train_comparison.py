@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
+ADAMW = {'type': 'AdamW', 'lr': 0.0005, 'weight_decay': 0.0, 'betas': [0.9, 0.99]}
 MEAN = {'loss_weight': 1.0, 'reduction': 'mean'}
 UNET = {'type': 'RefineUNet', 'base_channels': 32, 'num_res_blocks': 1, 'patch_size': 2}
 NAFNET = {'type': 'NAFNet', 'width': 16, 'enc_blk_nums': [1, 1, 1, 4], 'middle_blk_num': 1, 'dec_blk_nums': [1, 1, 1, 1]}
@@ -46,6 +47,11 @@ SYSTEMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     'nafnet': (NAFNET, {'pixel_opt': {'type': 'PSNRLoss'}}),
     'hinet_refine': (pair(frozen(HINET, 'hinet')), {}),
     'nafnet_refine': (pair(frozen(NAFNET, 'nafnet')), {}),
+    # The perceptual loss is left out: VGG19's weights would have to be downloaded.
+    'deblurganv2': ({'type': 'DeblurGANv2', 'image_statistics': True}, {
+        'pixel_opt': {'type': 'MSELoss', 'loss_weight': 0.5, 'reduction': 'mean'},
+        'gan_opt': {'type': 'GANLoss', 'gan_type': 'lsgan', 'real_label_val': 1.0, 'fake_label_val': -1.0, 'loss_weight': 0.001},
+        'optim_d': ADAMW}),
     'mprnet': ({'type': 'MPRNet', 'n_feat': 16, 'scale_unetfeats': 8, 'scale_orsnetfeats': 8, 'num_cab': 2},
                {'pixel_opt': {'type': 'CharbonnierEdgeLoss'}}),
 }
@@ -54,14 +60,15 @@ SYSTEMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 def options(name: str, data: Path, iterations: int, batch: int, crop: int) -> dict[str, Any]:
     """The options file of a system."""
     network, losses = SYSTEMS[name]
-    diffusion = network['type'] == 'PredictRefineNet'
+    diffusion, adversarial = network['type'] == 'PredictRefineNet', 'gan_opt' in losses
+    model = 'StochasticRefineModel' if diffusion else 'AdversarialRestorationModel' if adversarial else 'RestorationModel'
     blur = {'type': 'SyntheticBlurDataset', 'name': 'BSDS500', 'trajectory_length': [3, 10], 'noise_sigma': [0, 1]}
     points = {'vivid': {'steps': 50, 'final_variance': 0.1, 'clamp': True}}
     if name == 'predict_refine':
         points['faithful'] = {'steps': 10, 'final_variance': 0.2, 'clamp': True, 'num_samples': 4, 'average': True}
     return {
         'name': f'comparison_{name}',
-        'model_type': 'StochasticRefineModel' if diffusion else 'RestorationModel',
+        'model_type': model,
         'num_gpu': 'auto',
         'manual_seed': 0,
         'datasets': {
@@ -71,11 +78,12 @@ def options(name: str, data: Path, iterations: int, batch: int, crop: int) -> di
             'val': {**blur, 'dataroot_gt': str(data / 'val'), 'gt_size': 256, 'max_images': 8},
         },
         'network_g': network,
+        **({'network_d': {'type': 'DoubleScaleDiscriminator'}} if adversarial else {}),
         'path': {'pretrain_network_g': None, 'resume_state': None},
         'train': {
             'ema_decay': 0.999,
             'precision': 'bfloat16',
-            'optim_g': {'type': 'AdamW', 'lr': 0.0005, 'weight_decay': 0.0, 'betas': [0.9, 0.99]},
+            'optim_g': ADAMW,
             'scheduler': {'type': 'CosineAnnealingRestartLR', 'periods': [iterations], 'restart_weights': [1], 'eta_min': 0.000001},
             'total_iter': iterations,
             'warmup_iter': 100,
