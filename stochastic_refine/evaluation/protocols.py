@@ -118,7 +118,8 @@ def match_names(names: Iterable[str], folder: Path) -> dict[str, Path]:
             if images.keys() == {f'{name}{ending}' for name in names}:
                 return {name: images[f'{name}{ending}'] for name in names}
         missing, extra = sorted(set(names) - images.keys()), sorted(images.keys() - set(names))
-XX
+        lone = [f'{words} {first_few(found, count=10)}'
+                for words, found in (('nothing there for', missing), ('no ground truth for', extra)) if found]
         raise InputError(f'The images in {folder} do not pair up with the ground truth by name: {"; ".join(lone)}. Add or '
                          'remove the images named.')
     return {name: images[name] for name in names}
