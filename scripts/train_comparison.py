@@ -63,7 +63,7 @@ def options(name: str, data: Path, iterations: int, batch: int, crop: int) -> di
     diffusion, adversarial = network['type'] == 'PredictRefineNet', 'gan_opt' in losses
     model = 'StochasticRefineModel' if diffusion else 'AdversarialRestorationModel' if adversarial else 'RestorationModel'
     blur = {'type': 'SyntheticBlurDataset', 'name': 'BSDS500', 'trajectory_length': [3, 10], 'noise_sigma': [0, 1]}
-    points = {'vivid': {'steps': 50, 'final_variance': 0.1, 'clamp': True}}
+    points = {'vivid': {'steps': 30, 'final_variance': 0.1, 'clamp': True}}
     if name == 'predict_refine':
         points['faithful'] = {'steps': 10, 'final_variance': 0.2, 'clamp': True, 'num_samples': 4, 'average': True}
     return {

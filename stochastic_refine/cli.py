@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser(mode, add_help=False, help=f'{mode} by an options file: {mode} -opt FILE (all of BasicSR\'s flags)')
     _add_restore(commands)
     _add_evaluate(commands)
+    _add_sweep(commands)
     _add_study(commands)
     _add_prepare(commands)
 
@@ -63,6 +64,8 @@ def _add_restore(commands: argparse._SubParsersAction) -> None:
     parser.add_argument('-o', '--output', type=Path, required=True, help='folder; for one photo also a file')
     parser.add_argument('-w', '--weights', default='small', help='name or checkpoint file (default: small)')
     parser.add_argument('--point', help='operating point of the weights (default: their first)')
+    parser.add_argument('--tradeoff', type=float, metavar='X', help='0 (most faithful) to 1 (most vivid), where the weights hold a '
+                        'path, instead of a point and its settings')
     parser.add_argument('--samples', type=int, help='samples per photo')
     parser.add_argument('--average', action=argparse.BooleanOptionalAction, help='write the mean of the samples (faithful) '
                         'instead of one sample (vivid)')
@@ -135,6 +138,39 @@ def _add_preference(studies: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=_preference)
 
 
+def _add_sweep(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        'sweep', help='find the best operating points of a network',
+        description='Score a grid of operating points on the same images. Writes cells.csv, cells.jsonl and sweep.json; a stopped '
+        'run can be repeated and goes on. Under torchrun the processes share the images.')
+    parser.add_argument('-opt', dest='options', type=Path, metavar='FILE', help='options file: its network and its data')
+    parser.add_argument('-w', '--weights', help='instead of -opt: name or checkpoint file')
+    parser.add_argument('--data', type=Path, help='folder with target/ (sharp) and input/ (blurred)')
+    parser.add_argument('--gt', type=Path, help='folder of sharp images')
+    parser.add_argument('--lq', type=Path, help='folder of blurred images')
+    parser.add_argument('--steps', metavar='LIST', help="numbers of steps (default: the paper's 10,20,30,50,100,200,300,500)")
+    parser.add_argument('--final-variances', metavar='LIST', help="(default: the paper's 0.01,0.02,0.05,0.1,0.2,0.5)")
+    parser.add_argument('--samplers', metavar='LIST', default='ancestral', help='any of ancestral,ddim,dpmpp_2m (default: ancestral)')
+    parser.add_argument('--etas', metavar='LIST', help='shares of fresh noise in ddim (default: 0)')
+    parser.add_argument('--counts', metavar='LIST', help='numbers of averaged samples, from one pass (default: 1)')
+    parser.add_argument('--clamp', action=argparse.BooleanOptionalAction, default=False, help='keep each step in the valid range')
+    parser.add_argument('--metrics', metavar='LIST', help='scores of single images (default: lpips,stlpips,psnr,ssim3d)')
+    parser.add_argument('--perceptual', metavar='METRIC', help='picks "Ours" (default: lpips, or stlpips where it cannot be had)')
+    parser.add_argument('--distortion', metavar='METRIC', default='psnr', help='picks "Ours-SA" (default: psnr)')
+    parser.add_argument('--halving', action='store_true', help='successive halving: leave the worse cells after few images')
+    parser.add_argument('--first-images', type=int, default=4, help='images of the first round of halving (default: 4)')
+    parser.add_argument('--max-images', type=int, help='use so many pairs only, spread evenly')
+    parser.add_argument('--store', type=Path, metavar='CHECKPOINT', help='store the front as the path of restore --tradeoff in this '
+                        "checkpoint, or in a copy of the network's")
+    parser.add_argument('--path-points', type=int, default=9, help='most points of that path (default: 9)')
+    parser.add_argument('--save', action='store_true', help='keep the restored images')
+    parser.add_argument('-o', '--output', type=Path, default=Path('results/sweep'), help='folder (default: results/sweep)')
+    parser.add_argument('--workers', type=int, default=1, help='processes on this machine (default: 1)')
+    parser.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1, mps (default: auto)')
+    parser.add_argument('--precision', choices=('float32', 'bfloat16'), help="(default: the options file's, else float32)")
+    parser.set_defaults(run=_sweep)
+
+
 def _add_prepare(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser('prepare', help="lay a downloaded archive's folder out for training and testing")
     parser.add_argument('dataset', help='gopro, hide, realblur, realblur_j or realblur_r; synthetic blurs any folder of photos')
@@ -161,7 +197,8 @@ def _restore(args: argparse.Namespace) -> int:
     return restore_photos(
         args.inputs, args.output, weights=args.weights, save=args.save.split(','), overwrite=args.overwrite,
         recursive=args.recursive, device=args.device, precision=args.precision, tile=_tile(args.tile), point=args.point,
-        samples=args.samples, average=args.average, seed=args.seed, **changes)
+        samples=args.samples, average=args.average, seed=args.seed,
+        tradeoff=args.tradeoff, **changes)
 
 
 def _evaluate(args: argparse.Namespace) -> None:
@@ -201,6 +238,51 @@ def _preference(args: argparse.Namespace) -> None:
     study = build_study(args.build, args.output or Path('results/preference/page.html'), args.reference, args.pairs_per_rater,
                         args.max_images, args.crop_size, args.crops, args.checks, args.repeats, args.quality, args.seed)
     print(study.words)
+
+
+def _sweep(args: argparse.Namespace) -> None:
+    _check_at_least(args, first_images=1, max_images=1, path_points=2, workers=1)
+    from dataclasses import replace
+
+    from .evaluation.sweep import sweep
+    from .evaluation.sweep_setup import check_store, choose_metrics, grid, source_of, store_path
+    from .processes import rank
+    axes = {'steps': int, 'final_variances': float, 'samplers': str, 'etas': float, 'counts': int}
+    given = {key: _list(args, key, kind) for key, kind in axes.items() if getattr(args, key) is not None}
+    cells = grid(**given, clamp=args.clamp)
+    metrics, pair, missing = choose_metrics(_list(args, 'metrics', str) if args.metrics else None, args.perceptual, args.distortion)
+    network, images = source_of(args.options, args.weights, args.data, args.gt, args.lq)
+    if args.precision is not None:
+        network = replace(network, precision=args.precision)
+    if args.store is not None:
+        check_store(network, args.store)
+    if rank() == 0:
+        for reason in missing:
+            print(f'Left out: {reason}', flush=True)
+    result = sweep(network, images, cells, metrics, pair, args.output, args.device, args.halving, args.first_images,
+                   args.max_images, args.save, args.workers, args.path_points)
+    if rank() == 0:
+        print(f'{result.to_text()}\nWritten to {args.output}: cells.csv, cells.jsonl, sweep.json.')
+        if args.store is not None:
+            store_path(network, result.path, args.store)
+            print(f'Path of {len(result.path)} points for restore --tradeoff stored in {args.store}.')
+
+
+def _list(args: argparse.Namespace, key: str, kind: type) -> list:
+    try:
+        values = [kind(text) for text in (part.strip() for part in getattr(args, key).split(',')) if text]
+    except ValueError:
+        values = []
+    if not values:
+        words = {int: 'whole numbers', float: 'numbers', str: 'names'}[kind]
+        raise InputError(f"--{key.replace('_', '-')} must be {words} joined by commas, got '{getattr(args, key)}'.")
+    return values
+
+
+def _check_at_least(args: argparse.Namespace, **least: int) -> None:
+    for key, low in least.items():
+        if getattr(args, key) is not None and getattr(args, key) < low:
+            raise InputError(f"--{key.replace('_', '-')} must be a whole number from {low}, got {getattr(args, key)}.")
 
 
 def _tile(text: str) -> int | str | None:
