@@ -39,8 +39,11 @@ setup(
         'mmengine': ['mmengine>=0.10.4'],
         'demo': ['scikit-image>=0.22'],
         'preference': ['choix>=0.3.5', 'scipy>=1.11'],
+        # the report's tests in a browser, which must be there: Chromium or Chrome, on the PATH or named in CHROMIUM
+        'browser': ['playwright>=1.49'],
+        'figures': ['matplotlib>=3.8', 'scipy>=1.11'],
         'test': ['pytest>=7.4', 'scikit-image>=0.22', 'scipy>=1.11', 'lpips>=0.1.4', 'torch-fidelity>=0.3.0',
-                 'mmengine>=0.10.4', 'stlpips-pytorch>=0.0.2', 'ipython', 'torchsummary', 'choix>=0.3.5'],
+                 'mmengine>=0.10.4', 'stlpips-pytorch>=0.0.2', 'ipython', 'torchsummary', 'choix>=0.3.5', 'matplotlib>=3.8'],
     },
     entry_points={'console_scripts': ['stochastic-refine = stochastic_refine.cli:main']},
     classifiers=[

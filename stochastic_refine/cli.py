@@ -1,4 +1,4 @@
-"""The command line: ``stochastic-refine restore|train|test|evaluate|study|prepare|install-into|list|doctor``."""
+"""The command line: ``stochastic-refine restore|train|test|evaluate|sweep|report|study|prepare|install-into|list|doctor``."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_restore(commands)
     _add_evaluate(commands)
     _add_sweep(commands)
+    _add_report(commands)
     _add_study(commands)
     _add_prepare(commands)
 
@@ -106,28 +107,50 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=_evaluate)
 
 
+def _add_report(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        'report', help='evaluations as one HTML page',
+        description='Write one HTML page that needs no network and no server: a sortable table, a plot of perception and distortion, '
+        'and all images to compare.')
+    parser.add_argument('runs', nargs='+', type=Path, metavar='RUN', help='output folder of evaluate; several of the same '
+                        'images; one of sweep adds its points to the plot')
+    parser.add_argument('-o', '--output', type=Path, default=Path('report.html'), help='the page (default: report.html)')
+    parser.add_argument('--images', default='embedded', choices=('embedded', 'linked'),
+                        help='all in the page, up to 80 MB, or in a folder beside it (default: embedded)')
+    parser.add_argument('--max-images', type=int, help='show so many images only, spread evenly')
+    parser.add_argument('--quality', type=int, help='WebP quality, 1 to 100; 100 is lossless (default: 100, or 90 where that is too '
+                        'much to embed)')
+    parser.add_argument('--max-side', type=int, help='scale larger images down to this side (default: 1280 embedded, else none)')
+    parser.add_argument('--title', help='heading of the page')
+    parser.add_argument('--workers', type=int, default=1, help='processes (default: 1)')
+    parser.set_defaults(run=_report)
+
+
 def _add_study(commands: argparse._SubParsersAction) -> None:
-    studies = commands.add_parser('study', help='studies: preference (human raters)').add_subparsers(
+    from .evaluation.studies.commands import NAMES, add_studies
+    studies = commands.add_parser('study', help=f'studies: preference (human raters), {NAMES}').add_subparsers(
         title='studies', required=True, metavar='STUDY')
     _add_preference(studies)
+    add_studies(studies)
 
 
 def _add_preference(studies: argparse._SubParsersAction) -> None:
     parser = studies.add_parser(
         'preference', help='which of two restored crops people find better',
-        description='--build makes a page that raters open in a browser, and its key, which stays with you; --tally counts the answers '
-        'that their browsers saved.')
+        description='--build makes a page that raters open in a browser, and its key, which stays with you; --tally counts '
+        'the answers that their browsers saved.')
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument('--build', nargs='+', metavar='NAME=FOLDER', help='restored images of each method, paired by name')
     action.add_argument('--tally', nargs='+', type=Path, metavar='FILE', help='answers_*.json of the raters')
-    parser.add_argument('-o', '--output', type=Path, help='build: the page (default: results/preference/page.html); tally: folder '
-                        '(default: results/preference)')
+    parser.add_argument('-o', '--output', type=Path, help='build: the page (default: results/preference/page.html); tally: '
+                        'folder (default: results/preference)')
     build = parser.add_argument_group('build')
     build.add_argument('--reference', type=Path, help='folder of sharp images: a method of its own, and the checks')
     build.add_argument('--pairs-per-rater', type=int, default=60, help='comparisons of one rater at most (default: 60)')
     build.add_argument('--max-images', type=int, default=24, help='use so many photos only, spread evenly (default: 24)')
     build.add_argument('--crop-size', type=int, default=512, help="side of the crops (default: 512)")
-    build.add_argument('--crops', default='texture', choices=('texture', 'random'), help='where (default: texture, much detail)')
+    build.add_argument('--crops', default='texture', choices=('texture', 'random'),
+                       help='which crops: with much detail, or at any place (default: texture)')
     build.add_argument('--checks', type=int, default=8, help='attention checks per rater (default: 8)')
     build.add_argument('--repeats', type=int, default=4, help='comparisons asked again with swapped sides (default: 4)')
     build.add_argument('--quality', type=int, help='WebP quality, 1 to 100 (default: lossless)')
@@ -202,9 +225,7 @@ def _restore(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    for key in ('seeds', 'workers', 'max_images'):
-        if getattr(args, key) is not None and getattr(args, key) < 1:
-            raise InputError(f"--{key.replace('_', '-')} must be a whole number from 1, got {getattr(args, key)}.")
+    _check_at_least(args, seeds=1, workers=1, max_images=1)
     from .evaluation.evaluate import evaluate
     from .evaluation.scoring import DEFAULT_METRICS, parse_metrics
     from .processes import rank
@@ -217,13 +238,16 @@ def _evaluate(args: argparse.Namespace) -> None:
         print(f'Written to {args.output}: table.md, table.tex, table.csv, table.json, scores.csv.')
 
 
+def _report(args: argparse.Namespace) -> None:
+    _check_at_least(args, max_images=1, quality=1, max_side=16, workers=1)
+    if args.quality is not None and args.quality > 100:
+        raise InputError(f'--quality must be at most 100, got {args.quality}.')
+    from .evaluation.report import write_report
+    print(write_report(args.runs, args.output, args.images, args.max_images, args.quality, args.max_side, args.title, args.workers))
+
+
 def _preference(args: argparse.Namespace) -> None:
-    for key, least in (('pairs_per_rater', 1), ('max_images', 1), ('crop_size', 16), ('checks', 0), ('repeats', 0), ('quality', 1),
-                       ('max_wrong', 0)):
-        value = getattr(args, key)
-        if value is not None and (value < least or key == 'quality' and value > 100):
-            upper = ' to 100' if key == 'quality' else ''
-            raise InputError(f"--{key.replace('_', '-')} must be a whole number from {least}{upper}, got {value}.")
+    _check_at_least(args, pairs_per_rater=1, max_images=1, crop_size=16, checks=0, repeats=0, quality=1, max_wrong=0)
     if args.tally:
         from .evaluation.preference_tally import tally
         if args.key is None:
@@ -248,9 +272,9 @@ def _sweep(args: argparse.Namespace) -> None:
     from .evaluation.sweep_setup import check_store, choose_metrics, grid, source_of, store_path
     from .processes import rank
     axes = {'steps': int, 'final_variances': float, 'samplers': str, 'etas': float, 'counts': int}
-    given = {key: _list(args, key, kind) for key, kind in axes.items() if getattr(args, key) is not None}
+    given = {key: _values(args, key, kind) for key, kind in axes.items() if getattr(args, key) is not None}
     cells = grid(**given, clamp=args.clamp)
-    metrics, pair, missing = choose_metrics(_list(args, 'metrics', str) if args.metrics else None, args.perceptual, args.distortion)
+    metrics, pair, missing = choose_metrics(_values(args, 'metrics', str) if args.metrics else None, args.perceptual, args.distortion)
     network, images = source_of(args.options, args.weights, args.data, args.gt, args.lq)
     if args.precision is not None:
         network = replace(network, precision=args.precision)
@@ -268,7 +292,7 @@ def _sweep(args: argparse.Namespace) -> None:
             print(f'Path of {len(result.path)} points for restore --tradeoff stored in {args.store}.')
 
 
-def _list(args: argparse.Namespace, key: str, kind: type) -> list:
+def _values(args: argparse.Namespace, key: str, kind: type) -> list:
     try:
         values = [kind(text) for text in (part.strip() for part in getattr(args, key).split(',')) if text]
     except ValueError:

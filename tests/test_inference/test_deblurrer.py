@@ -10,7 +10,7 @@ from skimage import data
 
 from stochastic_refine import Deblurrer, InputError
 from stochastic_refine.archs import PredictRefineNet
-from stochastic_refine.checkpoints import save_safetensors
+from stochastic_refine.checkpoints import save_safetensors, write_metadata
 from stochastic_refine.cli import main
 from stochastic_refine.inference.operating_point import OperatingPoint
 
@@ -135,6 +135,50 @@ def test_bad_input_is_one_sentence(arguments: list[str], word: str, weights: Pat
     error = capsys.readouterr().err.strip()
     assert error.startswith('Error: ') and '\n' not in error and word in error
     assert {path: path.read_bytes() for path in Path('.').rglob('*') if path.is_file()} == before
+
+
+@pytest.fixture(scope='module')
+def weights_with_path(weights: Path) -> Path:
+    """The same checkpoint with a path for the knob."""
+    path = weights.with_stem('tiny_path')
+    vivid, faithful = ({'steps': 4, 'final_variance': 0.1}, {'steps': 1, 'final_variance': 0.4, 'num_samples': 4, 'average': True})
+    write_metadata(weights, path, 'tradeoff', [faithful, vivid])
+    return path
+
+
+def test_one_knob_chooses_the_settings(weights_with_path: Path, photo: np.ndarray, tmp_path: Path) -> None:
+    deblurrer = Deblurrer.from_pretrained(weights_with_path, device='cpu', precision='float32')
+    same = {0: {'steps': 1, 'final_variance': 0.4, 'samples': 4, 'average': True},
+            0.5: {'steps': 2, 'final_variance': 0.2, 'samples': 2, 'average': True},
+            1: {'steps': 4, 'final_variance': 0.1}}
+    for knob, settings in same.items():
+        expected = deblurrer(photo, seed=3, **settings).image
+        np.testing.assert_allclose(deblurrer(photo, tradeoff=knob, seed=3).image, expected, atol=1e-6)
+    assert len(deblurrer(photo, tradeoff=1, samples=2).samples) == 2  # one sample of several is no contradiction
+
+    Image.fromarray(photo).save(tmp_path / 'a.png')
+    command = ('restore', tmp_path / 'a.png', '-w', weights_with_path, '--device', 'cpu', '--precision', 'float32')
+    assert run(*command, '-o', tmp_path / 'knob.png', '--tradeoff', 1) == 0
+    assert run(*command, '-o', tmp_path / 'settings.png', '--steps', 4, '--final-variance', 0.1) == 0
+    assert (tmp_path / 'knob.png').read_bytes() == (tmp_path / 'settings.png').read_bytes()
+
+
+@pytest.mark.parametrize('arguments, words', [
+    (['--tradeoff', '1.5'], 'from 0 (most faithful) to 1 (most vivid), got 1.5'),
+    (['--tradeoff', '0', '--steps', '3'], 'chooses steps itself'),
+    (['--tradeoff', '0', '--point', 'vivid', '--no-average'], 'chooses point and average itself'),
+    (['--tradeoff', '0', '--samples', '3'], 'chooses samples itself'),
+])
+def test_knob_refuses_what_contradicts_it(arguments, words, weights_with_path, photo, tmp_path, capsys) -> None:
+    Image.fromarray(photo).save(tmp_path / 'a.png')
+    assert run('restore', tmp_path / 'a.png', '-o', tmp_path / 'out', '-w', weights_with_path, *arguments) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith('Error: ') and '\n' not in error and words in error
+
+
+def test_knob_needs_a_path(weights: Path, photo: np.ndarray) -> None:
+    with pytest.raises(InputError, match='sweep --weights FILE .* --store FILE'):
+        Deblurrer.from_pretrained(weights)(photo, tradeoff=0.5)
 
 
 def test_foreign_checkpoint_is_refused_with_a_remedy(tmp_path: Path) -> None:

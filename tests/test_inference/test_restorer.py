@@ -74,6 +74,33 @@ def test_mean_and_std_are_those_of_the_samples(net: PredictRefineNet) -> None:
     torch.testing.assert_close(streamed.std, result.std)
 
 
+def test_running_means_are_those_of_restore(net: PredictRefineNet) -> None:
+    lq = torch.rand(3, 20, 17)
+    restorer = Restorer(net)
+    calls = []
+    restorer.on_call = lambda done, total: calls.append((done, total))
+    means = dict(restorer.running_means(lq, POINT, [5, 1, 2, 5]))
+    assert list(means) == [1, 2, 5]
+    assert calls[-1] == (10, 10)  # the prediction once, and three batches of three steps
+    restorer.on_call = None
+    for count, image in means.items():
+        averaged = restorer.restore(lq, OperatingPoint(steps=3, final_variance=0.5, num_samples=count, average=True)).image
+        torch.testing.assert_close(image, averaged, rtol=0, atol=1e-6)
+    assert torch.equal(means[1], restorer.restore(lq, OperatingPoint(steps=3, final_variance=0.5)).image)
+    given = dict(restorer.running_means(lq, POINT, [2], restorer.predict(lq)))
+    torch.testing.assert_close(given[2], means[2], rtol=0, atol=1e-6)
+
+
+def test_running_means_leave_the_callers_code_alone(net: PredictRefineNet) -> None:
+    """Between two means the network is as it was and gradients are recorded."""
+    net.train()
+    for _ in Restorer(net).running_means(torch.rand(3, 16, 16), POINT, [1, 2]):
+        assert net.training and not torch.is_inference_mode_enabled()
+    net.eval()
+    with pytest.raises(InputError, match='Conv2d is deterministic'):
+        next(Restorer(torch.nn.Conv2d(3, 3, 1)).running_means(torch.rand(3, 8, 8), POINT, [1]))
+
+
 def test_network_restores_like_the_restorer(net: PredictRefineNet) -> None:
     """``net(lq)``, as any codebase calls it, walks the same path."""
     lq = torch.rand(1, 3, 24, 24)
