@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import math
 import platform
 import statistics
 import subprocess
@@ -221,7 +222,8 @@ def _set_scores(scored: list[ImageScores], reference: list[ImageScores], metrics
 
 
 def _over_seeds(values: list[float]) -> Score:
-    return Score(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
+    spread = statistics.stdev(values) if len(values) > 1 and all(map(math.isfinite, values)) else None
+    return Score(mean_score(values), spread, len(values))
 
 
 def _costs(entry: _Entry, notes: list[str]) -> dict[str, Score]:

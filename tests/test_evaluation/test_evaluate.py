@@ -78,6 +78,13 @@ def test_folder_scores_are_basicsrs_own(run, pairs: Path, tmp_path: Path) -> Non
     assert of_one == pytest.approx(expected)
 
 
+def test_folders_are_seeds_and_one_may_be_perfect(run, pairs: Path) -> None:
+    table = run(f'x={pairs / "lq"},{pairs / "gt"}')
+    assert score(table, 'x', 'psnr').mean == float('inf') and score(table, 'x', 'psnr').spread is None
+    mean = (1 + score(table, 'input', 'ssim3d').mean) / 2
+    assert score(table, 'x', 'ssim3d').mean == pytest.approx(mean) and score(table, 'x', 'ssim3d').spread > 0
+
+
 def test_network_is_restored_as_the_deblurrer_does(run, pair_checkpoint: Path, pairs: Path, tmp_path: Path) -> None:
     table = run(f'ours={pair_checkpoint}', seeds=2)
     assert [row.name for row in table.rows] == ['Ground Truth', 'input', 'ours (initial)', 'ours (vivid)', 'ours (faithful)']
