@@ -65,8 +65,8 @@ def _add_restore(commands: argparse._SubParsersAction) -> None:
     parser.add_argument('-o', '--output', type=Path, required=True, help='folder; for one photo also a file')
     parser.add_argument('-w', '--weights', default='small', help='name or checkpoint file (default: small)')
     parser.add_argument('--point', help='operating point of the weights (default: their first)')
-    parser.add_argument('--tradeoff', type=float, metavar='X', help='0 (most faithful) to 1 (most vivid), where the weights hold a '
-                        'path, instead of a point and its settings')
+    parser.add_argument('--tradeoff', type=float, metavar='X', help='0 (most faithful) to 1 (most vivid), where the weights '
+                        'hold a path, instead of a point and its settings')
     parser.add_argument('--samples', type=int, help='samples per photo')
     parser.add_argument('--average', action=argparse.BooleanOptionalAction, help='write the mean of the samples (faithful) '
                         'instead of one sample (vivid)')
@@ -164,8 +164,8 @@ def _add_preference(studies: argparse._SubParsersAction) -> None:
 def _add_sweep(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         'sweep', help='find the best operating points of a network',
-        description='Score a grid of operating points on the same images. Writes cells.csv, cells.jsonl and sweep.json; a stopped '
-        'run can be repeated and goes on. Under torchrun the processes share the images.')
+        description='Score a grid of operating points on the same images. Writes cells.csv, cells.jsonl and sweep.json; a '
+        'stopped run can be repeated and goes on. Under torchrun the processes share the images.')
     parser.add_argument('-opt', dest='options', type=Path, metavar='FILE', help='options file: its network and its data')
     parser.add_argument('-w', '--weights', help='instead of -opt: name or checkpoint file')
     parser.add_argument('--data', type=Path, help='folder with target/ (sharp) and input/ (blurred)')
@@ -173,18 +173,21 @@ def _add_sweep(commands: argparse._SubParsersAction) -> None:
     parser.add_argument('--lq', type=Path, help='folder of blurred images')
     parser.add_argument('--steps', metavar='LIST', help="numbers of steps (default: the paper's 10,20,30,50,100,200,300,500)")
     parser.add_argument('--final-variances', metavar='LIST', help="(default: the paper's 0.01,0.02,0.05,0.1,0.2,0.5)")
-    parser.add_argument('--samplers', metavar='LIST', default='ancestral', help='any of ancestral,ddim,dpmpp_2m (default: ancestral)')
+    parser.add_argument('--samplers', metavar='LIST', default='ancestral',
+                        help='any of ancestral,ddim,dpmpp_2m (default: ancestral)')
     parser.add_argument('--etas', metavar='LIST', help='shares of fresh noise in ddim (default: 0)')
     parser.add_argument('--counts', metavar='LIST', help='numbers of averaged samples, from one pass (default: 1)')
-    parser.add_argument('--clamp', action=argparse.BooleanOptionalAction, default=False, help='keep each step in the valid range')
+    parser.add_argument('--clamp', action=argparse.BooleanOptionalAction, default=False,
+                        help='keep each step in the valid range')
     parser.add_argument('--metrics', metavar='LIST', help='scores of single images (default: lpips,stlpips,psnr,ssim3d)')
-    parser.add_argument('--perceptual', metavar='METRIC', help='picks "Ours" (default: lpips, or stlpips where it cannot be had)')
+    parser.add_argument('--perceptual', metavar='METRIC',
+                        help='picks "Ours" (default: lpips, or stlpips where it cannot be had)')
     parser.add_argument('--distortion', metavar='METRIC', default='psnr', help='picks "Ours-SA" (default: psnr)')
     parser.add_argument('--halving', action='store_true', help='successive halving: leave the worse cells after few images')
     parser.add_argument('--first-images', type=int, default=4, help='images of the first round of halving (default: 4)')
     parser.add_argument('--max-images', type=int, help='use so many pairs only, spread evenly')
-    parser.add_argument('--store', type=Path, metavar='CHECKPOINT', help='store the front as the path of restore --tradeoff in this '
-                        "checkpoint, or in a copy of the network's")
+    parser.add_argument('--store', type=Path, metavar='CHECKPOINT', help='store the front as the path of restore --tradeoff in '
+                        "this checkpoint, or in a copy of the network's")
     parser.add_argument('--path-points', type=int, default=9, help='most points of that path (default: 9)')
     parser.add_argument('--save', action='store_true', help='keep the restored images')
     parser.add_argument('-o', '--output', type=Path, default=Path('results/sweep'), help='folder (default: results/sweep)')
@@ -243,7 +246,8 @@ def _report(args: argparse.Namespace) -> None:
     if args.quality is not None and args.quality > 100:
         raise InputError(f'--quality must be at most 100, got {args.quality}.')
     from .evaluation.report import write_report
-    print(write_report(args.runs, args.output, args.images, args.max_images, args.quality, args.max_side, args.title, args.workers))
+    print(write_report(args.runs, args.output, images=args.images, max_images=args.max_images, quality=args.quality,
+                       max_side=args.max_side, title=args.title, workers=args.workers))
 
 
 def _preference(args: argparse.Namespace) -> None:
@@ -274,7 +278,8 @@ def _sweep(args: argparse.Namespace) -> None:
     axes = {'steps': int, 'final_variances': float, 'samplers': str, 'etas': float, 'counts': int}
     given = {key: _values(args, key, kind) for key, kind in axes.items() if getattr(args, key) is not None}
     cells = grid(**given, clamp=args.clamp)
-    metrics, pair, missing = choose_metrics(_values(args, 'metrics', str) if args.metrics else None, args.perceptual, args.distortion)
+    asked = _values(args, 'metrics', str) if args.metrics is not None else None
+    metrics, pair, missing = choose_metrics(asked, args.perceptual, args.distortion)
     network, images = source_of(args.options, args.weights, args.data, args.gt, args.lq)
     if args.precision is not None:
         network = replace(network, precision=args.precision)

@@ -141,7 +141,8 @@ def test_bad_input_is_one_sentence(arguments: list[str], word: str, weights: Pat
 def weights_with_path(weights: Path) -> Path:
     """The same checkpoint with a path for the knob."""
     path = weights.with_stem('tiny_path')
-    vivid, faithful = ({'steps': 4, 'final_variance': 0.1}, {'steps': 1, 'final_variance': 0.4, 'num_samples': 4, 'average': True})
+    vivid = {'steps': 4, 'final_variance': 0.1}
+    faithful = {'steps': 1, 'final_variance': 0.4, 'num_samples': 4, 'average': True}
     write_metadata(weights, path, 'tradeoff', [faithful, vivid])
     return path
 

@@ -1,0 +1,1 @@
+"""The paper's studies: each computes rows from images and networks and writes them as a table, as JSON and as a figure."""
