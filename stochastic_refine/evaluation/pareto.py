@@ -13,6 +13,8 @@ import numpy as np
 
 Pair = tuple[float, float]
 Better = tuple[str, str]
+#: Share of a front's length that points of a thinned one are apart at least.
+SMALLEST_GAP = 0.1
 
 
 def _signed(pairs: Sequence[Pair], better: Better) -> list[Pair]:
@@ -55,8 +57,9 @@ def ranked(values: Sequence[float], better: str) -> list[int]:
 def thin(pairs: Sequence[Pair], better: Better, count: int) -> list[int]:
     """Indices of at most ``count`` pairs of the front, about evenly spaced, from the best second score to the best first.
 
-    Distances are Euclidean with both scores scaled to [0, 1] over the front. Both ends are kept, equal pairs count once, so
-    from one index to the next the first score gets strictly better and the second strictly worse.
+    Distances are Euclidean with both scores scaled to [0, 1] over the front. Both ends are kept and equal pairs count once, so
+    from one index to the next the first score gets strictly better and the second strictly worse. Of pairs nearer to each
+    other than ``SMALLEST_GAP`` of the front's length, whose order on other images would be a matter of noise, one is kept.
 
     Args:
         pairs, better: As above.
@@ -64,11 +67,18 @@ def thin(pairs: Sequence[Pair], better: Better, count: int) -> list[int]:
     """
     along = front(pairs, better)
     along = [i for k, i in enumerate(along) if k == 0 or tuple(pairs[i]) != tuple(pairs[along[k - 1]])]
-    if len(along) <= count:
+    if len(along) < 2:
         return along
     points = np.array([pairs[i] for i in along], dtype=np.float64)
     points = (points - points.min(0)) / np.ptp(points, axis=0)
     travelled = np.concatenate([[0.0], np.linalg.norm(np.diff(points, axis=0), axis=1).cumsum()])
-    # The distinct points nearest to evenly spaced distances; what two distances share is taken once.
-    nearest = np.abs(travelled[None] - np.linspace(0, travelled[-1], count)[:, None]).argmin(1)
-    return [along[k] for k in sorted(set(nearest.tolist()))]
+    travelled /= travelled[-1]
+    chosen = range(len(along))
+    if len(along) > count:  # the points nearest to evenly spaced distances; what two distances share is taken once
+        chosen = sorted(set(np.abs(travelled[None] - np.linspace(0, 1, count)[:, None]).argmin(1).tolist()))
+    kept = [0]
+    for k in chosen:
+        if travelled[k] - travelled[kept[-1]] >= SMALLEST_GAP:
+            kept.append(k)
+    kept[1 if len(kept) == 1 else -1:] = [len(along) - 1]
+    return [along[k] for k in kept]

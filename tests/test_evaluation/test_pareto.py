@@ -55,3 +55,9 @@ def test_thinned_front_is_monotone_and_even() -> None:
     assert all(a[0] > b[0] and a[1] > b[1] for a, b in zip(chosen, chosen[1:]))
     np.testing.assert_allclose([pair[1] for pair in chosen], [30, 28.75, 27.5, 26.25, 25], atol=0.08)
     assert len(thin(pairs[:2], BETTER, 5)) <= 2
+
+
+def test_thinned_front_leaves_out_what_noise_could_reorder() -> None:
+    pairs = [(0.30, 30.0), (0.29, 29.9), (0.20, 27.5), (0.195, 27.4), (0.11, 25.1), (0.10, 25.0)]
+    assert thin(pairs, BETTER, 9) == [0, 2, 5]  # both ends stay
+    assert thin(pairs[:1], BETTER, 9) == [0] and thin([(0.2, 28.0), (0.1, 27.0)], BETTER, 2) == [0, 1]
