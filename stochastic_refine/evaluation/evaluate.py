@@ -6,27 +6,23 @@ import csv
 import dataclasses
 import json
 import math
-import platform
 import statistics
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from .. import __version__
 from ..archs.predict_refine_arch import PredictRefineNet
 from ..checkpoints import write_atomically
 from ..data.archives import first_few
 from ..errors import InputError
-from ..inference.deblurrer import choose_device
 from ..metrics.distribution import frechet_distance, kernel_distance
 from ..processes import rank, world_size
 from .complexity import Complexity, complexity, operating_cost
+from .provenance import commit, machine, process_device, version_of
 from .protocols import Pair, Protocol, check_kind, check_same_kind, find_pairs, match_names, protocol_named
 from .published import published_rows
 from .restoring import read_record, restore_all
@@ -117,7 +113,7 @@ def evaluate(systems: Sequence[str],
         notes.append(reason)
         if rank() == 0:
             print(f'Left out: {reason}', flush=True)
-    main_device = _device(device)
+    main_device = process_device(device)
     for system in parsed:
         if isinstance(system, Network):
             rows = restore_all(system, pairs, output / 'restored', seeds, workers, main_device)
@@ -149,15 +145,6 @@ def _check_names(systems: Sequence[System]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1 or name in (GROUND_TRUTH, INPUT)})
     if twice:
         raise InputError(f"The name '{twice[0]}' is given to more than one row; write NAME=SOURCE with names of their own.")
-
-
-def _device(name: str) -> torch.device:
-    """The device of this process: under torchrun each has a GPU of its own."""
-    import os
-    device = choose_device(name)
-    if device.type == 'cuda' and device.index is None and 'LOCAL_RANK' in os.environ:
-        return torch.device('cuda', int(os.environ['LOCAL_RANK']) % torch.cuda.device_count())
-    return device
 
 
 def _score_entries(entries: list[_Entry], pairs: list[Pair], rules: Protocol, metrics: list[str], output: Path, workers: int,
@@ -268,39 +255,7 @@ def _settings(rules: Protocol, gt: Path, lq: Path | None, used: int, there: int,
         'systems': {system.name: system.record for system in systems},
         'gflops': '2 x multiply-adds at 1280x720, as mmengine counts them; a sampler\'s includes every network call',
         'seconds': f'median wall-clock time per image in one of {workers * world_size()} processes, reading and writing left out',
-        'machine': f'{_machine(device)}, {torch.get_num_threads()} threads per process with one worker',
-        'versions': {name: _version(name) for name in sorted(packages)},
-        'commit': _commit(),
+        'machine': f'{machine(device)}, {torch.get_num_threads()} threads per process with one worker',
+        'versions': {name: version_of(name) for name in sorted(packages)},
+        'commit': commit(),
     }
-
-
-def _machine(device: torch.device) -> str:
-    if device.type == 'cuda':
-        return torch.cuda.get_device_name(device)
-    try:
-        models = [line.partition(':')[2].strip() for line in Path('/proc/cpuinfo').read_text().splitlines() if line.startswith('model name')]
-        return f'{models[0]} ({len(models)} cores)'
-    except (OSError, IndexError):
-        return platform.processor() or platform.machine()
-
-
-def _version(package: str) -> str | None:
-    if package == 'stochastic_refine':
-        return __version__
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _commit() -> str | None:
-    """The commit of the checkout that this package runs from; None for an installed one."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / '.git').exists():
-        return None
-    try:
-        run = subprocess.run(['git', '-C', str(root), 'describe', '--always', '--dirty', '--exclude=*'], capture_output=True, text=True,
-                             timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return run.stdout.strip() or None

@@ -97,11 +97,11 @@ def restore_all(network: Network, pairs: Sequence[Pair], root: Path, seeds: int,
 
 
 def _has_predictor(network: Network) -> bool:
-    return getattr(_load(network, network.fingerprint, 'cpu'), 'predictor', None) is not None
+    return getattr(load_once(network, network.fingerprint, 'cpu'), 'predictor', None) is not None
 
 
 @lru_cache(maxsize=1)
-def _load(network: Network, fingerprint: str, device: str) -> nn.Module:
+def load_once(network: Network, fingerprint: str, device: str) -> nn.Module:
     """The network, kept from image to image."""
     return network.load(torch.device(device))
 
@@ -112,7 +112,7 @@ def _restore(job: _Job) -> None:
     missing = [target for target in job.targets if not _is_done(target.path, identity[target])]
     if not missing:
         return
-    restorer = Restorer(_load(job.network, job.fingerprint, job.device), precision=job.network.precision, tile=job.network.tile,
+    restorer = Restorer(load_once(job.network, job.fingerprint, job.device), precision=job.network.precision, tile=job.network.tile,
                         window=job.network.window)
     lq = torch.from_numpy(read_rgb(job.lq)).permute(2, 0, 1).float() / 255
     initial, initial_seconds = _timed(restorer, lambda: restorer.predict(lq))

@@ -16,10 +16,10 @@ from ..data.archives import first_few
 from ..errors import InputError
 from ..inference.operating_point import OperatingPoint
 from ..processes import my_share, rank, run_parallel, wait_for_all, world_size
-from .evaluate import _commit, _device, _machine
+from .provenance import commit, machine, process_device
 from .halving import Round, halve
 from .pareto import front, pick, thin
-from .restoring import _load as load_network_once
+from .restoring import load_once
 from .scoring import mean_score
 from .sweep_images import ImagePair
 from .sweep_result import OURS, OURS_SA, Row, SweepResult
@@ -74,9 +74,9 @@ def sweep(network: Network,
     if max_images is not None and max_images < everything:
         images = [images[i * everything // max_images] for i in range(max_images)]
     fingerprint = _check_network(network)
-    place = _device(device)
+    place = process_device(device)
     bench = Bench(network, fingerprint, tuple(metrics), str(place), output / 'units', output / 'images' if save else None)
-    predicts = load_network_once(network, fingerprint, str(place)).predictor is not None
+    predicts = load_once(network, fingerprint, str(place)).predictor is not None
     better = (COLUMNS[pair[0]].better, COLUMNS[pair[1]].better)
     rows: dict[OperatingPoint, Row] = {}
 
@@ -115,8 +115,8 @@ def sweep(network: Network,
         'metrics': list(metrics),
         'seconds': f'mean wall-clock time per image in one of {workers * world_size()} processes, reading and scoring left out',
         'calls': 'of the network per image: steps x samples, and one for the initial prediction',
-        'machine': f'{_machine(place)}, {torch.get_num_threads()} threads per process with one worker',
-        'commit': _commit(),
+        'machine': f'{machine(place)}, {torch.get_num_threads()} threads per process with one worker',
+        'commit': commit(),
     }
     path = [complete[i].cell for i in thin(pairs, better, path_points)]
     result = SweepResult(table, pair, path, _calls_made(cells, rounds, predicts),

@@ -29,7 +29,7 @@ from ..checkpoints import read_checkpoint, write_atomically
 from ..errors import InputError
 from ..inference.operating_point import OperatingPoint
 from ..inference.restorer import Restorer
-from .restoring import _load as load_network_once
+from .restoring import load_once
 from .scoring import metric_function
 from .sweep_images import ImagePair
 from .systems import Network
@@ -134,7 +134,7 @@ def work(unit: Unit) -> None:
     if unit.is_done(record):
         return
     bench = unit.bench
-    restorer = Restorer(load_network_once(bench.network, bench.fingerprint, bench.device), precision=bench.network.precision,
+    restorer = Restorer(load_once(bench.network, bench.fingerprint, bench.device), precision=bench.network.precision,
                         tile=bench.network.tile, window=bench.network.window)
     lq, gt = _loaded(unit.pair)
     if gt.shape[:2] != tuple(lq.shape[-2:]):

@@ -229,7 +229,7 @@ class Table:
 
     def to_json(self) -> str:
         """Everything, as strict JSON: NaN is null, infinities are ``"inf"`` and ``"-inf"``."""
-        return json.dumps(_jsonable(dataclasses.asdict(self)), indent=2, ensure_ascii=False, allow_nan=False) + '\n'
+        return json.dumps(jsonable(dataclasses.asdict(self)), indent=2, ensure_ascii=False, allow_nan=False) + '\n'
 
     @classmethod
     def from_json(cls, text: str) -> Table:
@@ -322,11 +322,12 @@ def _csv(value: float | None) -> str:
     return '' if value is None or math.isnan(value) else repr(float(value))
 
 
-def _jsonable(value: Any) -> Any:
+def jsonable(value: Any) -> Any:
+    """Plain values for strict JSON: NaN becomes None, infinities become text, what is no number or container its text."""
     if isinstance(value, Mapping):
-        return {str(key): _jsonable(item) for key, item in value.items()}
+        return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) and not hasattr(value, 'item'):
-        return [_jsonable(item) for item in value]
+        return [jsonable(item) for item in value]
     if hasattr(value, 'item'):  # a number of numpy's or torch's
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):

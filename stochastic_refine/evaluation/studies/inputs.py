@@ -22,7 +22,7 @@ from ...checkpoints import write_atomically
 from ...errors import InputError
 from ...inference.operating_point import OperatingPoint
 from ...inference.restorer import Restorer
-from ..evaluate import _commit, _machine
+from ..provenance import commit, machine
 from ..scoring import SET_METRICS, metric_function, parse_metrics, unavailable_metrics
 from ..sweep_images import ImagePair, pairs_of_data_folder, pairs_of_folders, pairs_of_options
 from ..systems import Folders, Network, parse_system
@@ -119,7 +119,7 @@ def parse_schedule(text: str, **settings: Any) -> OperatingPoint:
 def provenance(chosen: Sequence[ImagePair], pairs: Sequence[ImagePair], device: torch.device) -> dict[str, Any]:
     """What every study writes down beside its own settings."""
     return {'images': len(chosen) if len(chosen) == len(pairs) else f'{len(chosen)} of {len(pairs)}, spread evenly',
-            'version': __version__, 'commit': _commit(), 'machine': _machine(device)}
+            'version': __version__, 'commit': commit(), 'machine': machine(device)}
 
 
 def known_metrics(metrics: str, words: list[str]) -> list[str]:

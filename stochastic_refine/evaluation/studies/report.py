@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...checkpoints import write_atomically
 from ...errors import InputError
-from ..tables import _jsonable
+from ..tables import jsonable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,7 +72,7 @@ class StudyReport:
     def to_json(self) -> str:
         """Strict JSON: NaN is null."""
         content = {'study': self.name, 'settings': self.settings, 'rows': self.rows}
-        return json.dumps(_jsonable(content), indent=1, ensure_ascii=False, allow_nan=False) + '\n'
+        return json.dumps(jsonable(content), indent=1, ensure_ascii=False, allow_nan=False) + '\n'
 
 
 def check_matplotlib() -> None:
