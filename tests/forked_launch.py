@@ -10,6 +10,7 @@ import os
 import sys
 
 import torch
+
 from stochastic_refine.registration import register_all
 
 register_all()

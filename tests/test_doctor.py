@@ -2,6 +2,7 @@ import importlib.util
 import sys
 
 import pytest
+
 from stochastic_refine import doctor
 
 SPEC = importlib.util.find_spec('basicsr')

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from stochastic_refine.errors import InputError
 from stochastic_refine.install_into import install_into
 

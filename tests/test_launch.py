@@ -63,6 +63,7 @@ def test_training_testing_and_restoring_agree(launch, refine_options, tmp_path):
     """The figures of the validation during training, of a test of the checkpoint, and of the network it describes."""
     from basicsr.metrics import calculate_psnr
     from basicsr.utils import tensor2img
+
     from stochastic_refine.data.synthetic_blur_dataset import SyntheticBlurDataset
     from stochastic_refine.inference.restorer import Restorer
     from stochastic_refine.inference.weights import load_network
@@ -324,6 +325,7 @@ def test_the_pytorch_launcher_without_torchrun(launch, refine_options):
 def test_datasets_reach_spawned_workers(launch, restoration_options, pairs, tmp_path):
     """Spawned workers import BasicSR while they unpickle the data set, so its compatibility layer must come before."""
     from basicsr.data import build_dataset
+
     from stochastic_refine.launch import _build_checked
     opt = {**restoration_options['datasets']['val'], 'phase': 'val', 'scale': 1}
     dataset = _build_checked(build_dataset, opt)

@@ -8,6 +8,7 @@ import shutil
 import pytest
 import torch
 from conftest import for_test, unet
+
 from stochastic_refine.errors import InputError
 from stochastic_refine.option_check import check_options, check_options_file
 

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from conftest import REPOSITORY, run_python
+
 from stochastic_refine import registration
 from stochastic_refine.archs import ARCHS
 from stochastic_refine.errors import InputError

@@ -13,8 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .build import arch
-from .deblurganv2_backbones import (INCEPTION_CHANNELS, MOBILENET_CHANNELS, InceptionResNetV2, inception_stages,
-                                    mobilenet_stages, mobilenet_v2_features)
+from .deblurganv2_backbones import (
+    INCEPTION_CHANNELS,
+    MOBILENET_CHANNELS,
+    InceptionResNetV2,
+    inception_stages,
+    mobilenet_stages,
+    mobilenet_v2_features,
+)
 
 #: Reflection padding (left, right, top, bottom) after each lateral convolution that undoes the Inception stages' shrinking.
 INCEPTION_PADDING = ((0, 1, 0, 1), (1, 1, 1, 1), (1, 2, 1, 2), (1, 1, 1, 1), (1, 1, 1, 1))

@@ -22,8 +22,8 @@ from ..errors import InputError
 from ..metrics.distribution import frechet_distance, kernel_distance
 from ..processes import rank, world_size
 from .complexity import Complexity, complexity, operating_cost
-from .provenance import commit, machine, process_device, version_of
 from .protocols import Pair, Protocol, check_kind, check_same_kind, find_pairs, match_names, protocol_named
+from .provenance import commit, machine, process_device, version_of
 from .published import published_rows
 from .restoring import read_record, restore_all
 from .scoring import DEFAULT_METRICS, IMAGE_METRICS, SET_METRICS, ImageScores, Job, mean_score, score_all, unavailable_metrics

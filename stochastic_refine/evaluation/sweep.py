@@ -16,9 +16,9 @@ from ..data.archives import first_few
 from ..errors import InputError
 from ..inference.operating_point import OperatingPoint
 from ..processes import my_share, rank, run_parallel, wait_for_all, world_size
-from .provenance import commit, machine, process_device
 from .halving import Round, halve
 from .pareto import front, pick, thin
+from .provenance import commit, machine, process_device
 from .restoring import load_once
 from .scoring import mean_score
 from .sweep_images import ImagePair

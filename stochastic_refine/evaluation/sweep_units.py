@@ -13,7 +13,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +178,7 @@ def _loaded(pair: ImagePair) -> tuple[Tensor, NDArray[np.uint8]]:
     return pair.load()
 
 
-@lru_cache(maxsize=None)
+@cache
 def _key(pair: ImagePair) -> str:
     return pair.key()
 

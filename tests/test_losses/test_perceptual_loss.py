@@ -7,9 +7,10 @@ from urllib.error import URLError
 
 import pytest
 import torch
+from torch import nn
+
 from stochastic_refine.errors import InputError
 from stochastic_refine.registration import prepare_basicsr
-from torch import nn
 
 OPTIONS = {'type': 'PerceptualLoss', 'layer_weights': {'conv1_1': 2.0}, 'perceptual_weight': 0.5, 'criterion': 'l2'}
 
@@ -18,8 +19,9 @@ OPTIONS = {'type': 'PerceptualLoss', 'layer_weights': {'conv1_1': 2.0}, 'percept
 def build(monkeypatch, tmp_path):
     """A function that builds the loss with this in VGG19's place."""
     prepare_basicsr()
-    from stochastic_refine.losses.perceptual_loss import build_perceptual_loss
     from torchvision.models import vgg
+
+    from stochastic_refine.losses.perceptual_loss import build_perceptual_loss
     monkeypatch.chdir(tmp_path)  # where BasicSR looks for weights first
 
     def build(options, make_vgg):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+
 from stochastic_refine.errors import InputError, MetricUnavailable
 from stochastic_refine.metrics import distribution
 from stochastic_refine.metrics.distribution import (

@@ -10,6 +10,7 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
+
 from stochastic_refine.errors import InputError, MetricUnavailable
 from stochastic_refine.metrics import lpips as metric
 

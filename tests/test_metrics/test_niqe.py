@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import skimage.data
+
 from stochastic_refine.registration import prepare_basicsr
 
 prepare_basicsr()
@@ -21,6 +22,7 @@ def photo():
 
 def test_is_basicsrs_score(photo):
     from basicsr.metrics.niqe import calculate_niqe
+
     from stochastic_refine.metrics.niqe import calculate_niqe_or_nan
     two_blocks = photo[100:296, 100:204]
     assert calculate_niqe_or_nan(two_blocks, crop_border=2, better='lower') == calculate_niqe(two_blocks, 2)

@@ -9,6 +9,7 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
+
 from stochastic_refine.errors import InputError, MetricUnavailable
 from stochastic_refine.metrics import pyiqa_metrics as metrics
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from stochastic_refine.errors import InputError
 from stochastic_refine.metrics.ssim3d import calculate_ssim3d
 

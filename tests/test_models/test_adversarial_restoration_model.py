@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import unet
-from stochastic_refine.checkpoints import read_checkpoint
-from stochastic_refine.errors import InputError
 from test_restoration_model import batch, step, weights
 from torch import nn
+
+from stochastic_refine.checkpoints import read_checkpoint
+from stochastic_refine.errors import InputError
 
 
 @pytest.fixture
@@ -44,6 +45,7 @@ def options(parsed, restoration_options, monkeypatch):
 
 def test_relativistic_loss_is_the_closed_form(parsed):
     from basicsr.losses.gan_loss import GANLoss
+
     from stochastic_refine.models.adversarial_restoration_model import relativistic_loss
     criterion = GANLoss('lsgan', 1.0, -1.0, loss_weight=10.0)
     scores = torch.tensor([1.0, 3.0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from stochastic_refine.errors import InputError
 
 DATASET = {'gt_size': 32, 'batch_size_per_gpu': 4, 'gt_sizes': [8, 16, 32], 'mini_batch_sizes': [4, 2, 1], 'iters': [3, 2, 2]}

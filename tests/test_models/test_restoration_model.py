@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import for_test, unet
-from stochastic_refine.checkpoints import read_checkpoint
-from stochastic_refine.errors import InputError
 from torch import nn
 from torch.utils.data import DataLoader
+
+from stochastic_refine.checkpoints import read_checkpoint
+from stochastic_refine.errors import InputError
 
 
 def batch(size=4, seed=0, side=16):
@@ -272,6 +273,7 @@ def test_arguments_that_pytorch_refuses(build_model, restoration_options, block,
 
 def loader(options):
     from basicsr.data import build_dataset
+
     from stochastic_refine.data.checked_dataset import CheckedDataset
     name, dataset = next((name, dataset) for name, dataset in options['datasets'].items() if name != 'train')
     dataset = {'scale': 1, **dataset, 'phase': name.split('_')[0]}

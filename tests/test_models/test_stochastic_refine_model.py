@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import for_test, unet
+from test_restoration_model import batch, loader, step, validate, weights
+
 from stochastic_refine.archs import build_arch
 from stochastic_refine.archs.predict_refine_arch import final_output
 from stochastic_refine.errors import InputError
 from stochastic_refine.inference.operating_point import OperatingPoint
 from stochastic_refine.inference.restorer import Restorer
 from stochastic_refine.inference.weights import load_network
-from test_restoration_model import batch, loader, step, validate, weights
 
 
 def test_loss_is_the_l1_distance_between_the_noise_and_its_prediction(build_model, refine_options):

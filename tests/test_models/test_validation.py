@@ -6,8 +6,9 @@ import logging
 import math
 
 import pytest
-from stochastic_refine.errors import MetricUnavailable
 from test_restoration_model import loader, validate
+
+from stochastic_refine.errors import MetricUnavailable
 
 
 @pytest.fixture
