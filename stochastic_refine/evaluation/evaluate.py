@@ -22,10 +22,10 @@ from ..errors import InputError
 from ..metrics.distribution import frechet_distance, kernel_distance
 from ..processes import rank, world_size
 from .complexity import Complexity, complexity, operating_cost
-from .protocols import Pair, Protocol, check_kind, check_same_kind, find_pairs, match_names, protocol_named
+from .protocols import Pair, Protocol, check_kind, check_same_kind, find_pairs, match_names, protocol_named, spread_evenly
 from .provenance import commit, machine, process_device, version_of
 from .published import published_rows
-from .restoring import read_record, restore_all
+from .restoring import load_once, read_record, restore_all
 from .scoring import DEFAULT_METRICS, IMAGE_METRICS, SET_METRICS, ImageScores, Job, mean_score, score_all, unavailable_metrics
 from .systems import Folders, Network, System, parse_system
 from .tables import COLUMNS, Row, Score, Table
@@ -88,9 +88,7 @@ def evaluate(systems: Sequence[str],
     if lq is None and any(isinstance(system, Network) for system in parsed):
         raise InputError('A network needs blurred images to restore; give their folder with --lq.')
     everything = find_pairs(rules, gt, lq)
-    pairs = everything
-    if max_images is not None and max_images < len(pairs):
-        pairs = [everything[i * len(everything) // max_images] for i in range(max_images)]
+    pairs = spread_evenly(everything, max_images)
     for pair in pairs:
         check_kind(pair.gt)
         if pair.lq:
@@ -123,7 +121,7 @@ def evaluate(systems: Sequence[str],
                 entries.append(_Entry(row, images, system, cost))
 
     table = _score_entries(entries, pairs, rules, [key for key in metrics if key not in reasons], output, workers, notes)
-    table.columns = [COLUMNS[key] for key in (*COLUMNS, ) if key in {*metrics, *COSTS}]
+    table.columns = [column for key, column in COLUMNS.items() if key in {*metrics, *COSTS}]
     table.rows += published_rows(protocol)
     table.settings = _settings(rules, gt, lq, len(pairs), len(everything), parsed, metrics, seeds, workers, main_device)
     if rank() == 0:
@@ -133,7 +131,7 @@ def evaluate(systems: Sequence[str],
 
 def _complexities(network: Network) -> list[Complexity]:
     """What each row of a network costs per image, in the order of its rows."""
-    net = network.load(torch.device('cpu'))
+    net = load_once(network, network.fingerprint, 'cpu')
     if not isinstance(net, PredictRefineNet):
         return [complexity(net)]
     initial = [] if net.predictor is None else [complexity(net.predictor)]

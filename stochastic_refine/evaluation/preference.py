@@ -24,7 +24,7 @@ from tqdm import tqdm
 from .. import __version__
 from ..checkpoints import write_atomically
 from ..errors import InputError
-from .protocols import check_kind, match_names, named_images
+from .protocols import check_kind, match_names, named_images, spread_evenly
 
 KEY_FORMAT = 'stochastic-refine preference key 1'
 #: Written by the page, so it stands in preference.html too.
@@ -140,9 +140,7 @@ def build_study(systems: Sequence[str],
     if quality is not None and not 1 <= quality <= 100:
         raise InputError(f'--quality must be from 1 to 100, got {quality}.')
     photos, count = _paired_photos(systems, reference)
-    if max_images < len(photos):
-        kept = list(photos)
-        photos = {kept[i * len(kept) // max_images]: photos[kept[i * len(kept) // max_images]] for i in range(max_images)}
+    photos = {name: photos[name] for name in spread_evenly(list(photos), max_images)}
     names, methods = list(photos), list(next(iter(photos.values())))
 
     generator = random.Random(seed)

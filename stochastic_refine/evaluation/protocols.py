@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
@@ -12,6 +13,8 @@ from ..archs.build import nearest
 from ..data.archives import EXPECTED_PAIRS, first_few
 from ..data.synthetic_blur_dataset import IMAGE_SUFFIXES
 from ..errors import InputError
+
+Item = TypeVar('Item')
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,12 @@ def find_pairs(protocol: Protocol, gt: Path, lq: Path | None = None) -> list[Pai
         raise InputError(f'{gt} holds {len(sharp)} images but the protocol {protocol.name} has {protocol.pairs} pairs; complete '
                          'the folder, or use --protocol folder.')
     return [Pair(name, sharp[name], blurred.get(name)) for name in sharp]
+
+
+def spread_evenly(items: Sequence[Item], limit: int | None) -> list[Item]:
+    """At most ``limit`` of the items, spread evenly."""
+    kept = len(items) if limit is None else min(len(items), limit)
+    return [items[i * len(items) // kept] for i in range(kept)]
 
 
 def named_images(folder: Path) -> dict[str, Path]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..data.archives import first_few
 from ..errors import InputError
+from .protocols import spread_evenly
 from .tables import COLUMNS, UNRANKED_ROWS, Row, Table
 
 #: Per row one entry per seed: image name -> file.
@@ -114,7 +115,7 @@ def merge_runs(runs: Sequence[Evaluation], max_images: int | None = None) -> Eva
     settings = {label: run.table.settings for run, label in zip(runs, labels)}
     merged.table.settings = settings if len(runs) > 1 else first.table.settings
     if max_images is not None and max_images < len(first.names):
-        merged.names = [first.names[i * len(first.names) // max_images] for i in range(max_images)]
+        merged.names = spread_evenly(first.names, max_images)
         merged.table.notes.append(f'The images shown are {max_images} of {len(first.names)}, spread evenly; the table is over '
                                   'all.')
     return merged

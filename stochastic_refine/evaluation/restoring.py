@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor, nn
 
@@ -152,12 +153,17 @@ def read_record(path: Path) -> dict[str, Any] | None:
         return None
 
 
+def to_pixels(image: Tensor) -> NDArray[np.uint8]:
+    """(3, H, W) in [0, 1] to (H, W, 3) RGB uint8."""
+    return np.ascontiguousarray((image * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy())
+
+
 def _write(path: Path, image: Tensor, record: dict[str, Any]) -> None:
     """Write (3, H, W) in [0, 1] as an 8-bit PNG that carries ``record``."""
-    pixels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
     text = PngImagePlugin.PngInfo()
     text.add_text(TEXT, json.dumps(record))
-    write_atomically(path, lambda temporary: Image.fromarray(np.ascontiguousarray(pixels)).save(temporary, pnginfo=text, compress_level=3))
+    write_atomically(path, lambda temporary: Image.fromarray(to_pixels(image)).save(
+        temporary, pnginfo=text, compress_level=3))
 
 
 def _safe(name: str) -> str:

@@ -18,6 +18,7 @@ from ..inference.operating_point import OperatingPoint
 from ..processes import my_share, rank, run_parallel, wait_for_all, world_size
 from .halving import Round, halve
 from .pareto import front, pick, thin
+from .protocols import spread_evenly
 from .provenance import commit, machine, process_device
 from .restoring import load_once
 from .scoring import mean_score
@@ -71,8 +72,7 @@ def sweep(network: Network,
     if not images:
         raise InputError('There are no images to sweep over; check the folders.')
     everything = len(images)
-    if max_images is not None and max_images < everything:
-        images = [images[i * everything // max_images] for i in range(max_images)]
+    images = spread_evenly(images, max_images)
     fingerprint = _check_network(network)
     place = process_device(device)
     bench = Bench(network, fingerprint, tuple(metrics), str(place), output / 'units', output / 'images' if save else None)

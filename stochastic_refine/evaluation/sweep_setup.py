@@ -12,7 +12,7 @@ from ..inference.operating_point import OperatingPoint
 from ..inference.tradeoff import TRADEOFF_KEY
 from .scoring import IMAGE_METRICS, unavailable_metrics
 from .sweep_images import ImagePair, pairs_of_data_folder, pairs_of_folders, pairs_of_options
-from .systems import Network, parse_system
+from .systems import Network, parse_system, read_options
 
 #: The paper's grid (App. F).
 STEPS = (10, 20, 30, 50, 100, 200, 300, 500)
@@ -73,8 +73,7 @@ def source_of(options: Path | None = None,
         return network, pairs_of_folders(gt, lq)
     if options is None:
         raise InputError('A sweep needs blurred and sharp images; give --data FOLDER, or --gt FOLDER and --lq FOLDER.')
-    import yaml
-    return network, pairs_of_options(yaml.safe_load(options.read_text(encoding='utf-8')), options)
+    return network, pairs_of_options(read_options(options), options)
 
 
 def choose_metrics(metrics: Sequence[str] | None = None,

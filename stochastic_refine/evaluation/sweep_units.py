@@ -29,7 +29,7 @@ from ..checkpoints import read_checkpoint, write_atomically
 from ..errors import InputError
 from ..inference.operating_point import OperatingPoint
 from ..inference.restorer import Restorer
-from .restoring import load_once
+from .restoring import load_once, to_pixels
 from .scoring import metric_function
 from .sweep_images import ImagePair
 from .systems import Network
@@ -145,7 +145,7 @@ def work(unit: Unit) -> None:
     record = record or {**unit.identity, 'name': unit.pair.name, 'scores': {}, 'seconds': {}}
     seconds, start = initial_seconds, time.perf_counter()
     for count, image in restorer.running_means(lq, unit.run, unit.counts, initial):
-        pixels = _pixels(image)  # waits for the GPU
+        pixels = to_pixels(image)  # waits for the GPU
         seconds += time.perf_counter() - start
         restored = np.ascontiguousarray(pixels[..., ::-1])
         scores = {metric: float(function(restored, gt)) for metric, function in functions.items()}
@@ -207,11 +207,6 @@ def weights_fingerprint(network: Network) -> str:
         total.update(name.encode())
         total.update(value.contiguous().numpy().tobytes())
     return total.hexdigest()[:24]
-
-
-def _pixels(image: Tensor) -> NDArray[np.uint8]:
-    """(3, H, W) in [0, 1] to (H, W, 3) RGB uint8."""
-    return np.ascontiguousarray((image * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy())
 
 
 def _save(path: Path, pixels: NDArray[np.uint8]) -> None:

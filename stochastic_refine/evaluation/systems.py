@@ -131,15 +131,30 @@ def parse_system(text: str) -> System:
     return Network(name, path, checkpoint, points=points)
 
 
-def _from_options_file(name: str, path: Path) -> Network:
+def read_options(path: Path) -> dict[str, Any]:
+    """An options file as a dict.
+
+    Raises:
+        InputError: If it cannot be read or is not YAML.
+    """
     import yaml
     try:
         opt = yaml.safe_load(path.read_text(encoding='utf-8'))
     except OSError as error:
-        raise InputError(f'{name}: options file {path} cannot be read ({error.strerror}); check the path.') from None
+        raise InputError(f'Options file {path} cannot be read ({error.strerror}); check the path.') from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f'{name}: options file {path} is not valid YAML: {" ".join(str(error).split())}.') from None
-    if not isinstance(opt, Mapping) or not isinstance(opt.get('network_g'), Mapping):
+        raise InputError(f'Options file {path} is not valid YAML: {" ".join(str(error).split())}.') from None
+    if not isinstance(opt, dict):
+        raise InputError(f'Options file {path} holds no keys; give one of a training or a test.')
+    return opt
+
+
+def _from_options_file(name: str, path: Path) -> Network:
+    try:
+        opt = read_options(path)
+    except InputError as error:
+        raise InputError(f'{name}: {error}') from None
+    if not isinstance(opt.get('network_g'), Mapping):
         raise InputError(f"{name}: options file {path} lacks the block 'network_g'; give one of a training or a test.")
     register_all()
     val, paths = opt.get('val') or {}, opt.get('path') or {}

@@ -28,12 +28,13 @@ from ...checkpoints import write_atomically
 from ...errors import InputError
 from ...inference.operating_point import OperatingPoint
 from ..complexity import complexity
+from ..protocols import spread_evenly
 from ..published import published_table
 from ..scoring import mean_score
 from ..sweep_images import ImagePair
-from ..systems import Network
+from ..systems import Network, read_options
 from ..tables import COLUMNS
-from .inputs import each_image, known_metrics, provenance, read_options, restorer_of, scores_of, spread_evenly
+from .inputs import each_image, known_metrics, provenance, restorer_of, scores_of
 from .report import COLOURS, StudyReport, check_matplotlib
 
 if TYPE_CHECKING:

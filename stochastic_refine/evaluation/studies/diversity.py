@@ -19,11 +19,12 @@ from torch import Tensor
 
 from ...errors import InputError
 from ...inference.operating_point import OperatingPoint
+from ..protocols import spread_evenly
 from ..scoring import metric_function
 from ..sweep_images import ImagePair
 from ..systems import Network
 from ..tables import COLUMNS
-from .inputs import each_image, known_metrics, provenance, sampling_restorer, spread_evenly, to_bgr
+from .inputs import each_image, known_metrics, provenance, sampling_restorer, to_bgr
 from .report import COLOURS, MARKERS, StudyReport, check_matplotlib
 
 if TYPE_CHECKING:

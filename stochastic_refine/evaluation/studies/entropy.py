@@ -24,10 +24,11 @@ from torch import Tensor
 from ...archs.predict_refine_arch import PredictRefineNet
 from ...errors import InputError
 from ...inference.operating_point import OperatingPoint
+from ..protocols import spread_evenly
 from ..published import published_table
 from ..sweep_images import ImagePair
 from ..systems import Network
-from .inputs import each_image, provenance, restorer_of, spread_evenly, to_bgr
+from .inputs import each_image, provenance, restorer_of, to_bgr
 from .report import COLOURS, StudyReport, check_matplotlib
 
 if TYPE_CHECKING:

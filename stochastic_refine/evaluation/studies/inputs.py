@@ -23,30 +23,13 @@ from ...errors import InputError
 from ...inference.operating_point import OperatingPoint
 from ...inference.restorer import Restorer
 from ..provenance import commit, machine
+from ..restoring import to_pixels
 from ..scoring import SET_METRICS, metric_function, parse_metrics, unavailable_metrics
 from ..sweep_images import ImagePair, pairs_of_data_folder, pairs_of_folders, pairs_of_options
-from ..systems import Folders, Network, parse_system
+from ..systems import Folders, Network, parse_system, read_options
 
 #: What is computed from one pair: blurred (3, H, W) in [0, 1] and sharp (H, W, 3) BGR uint8 give named numbers and arrays.
 Compute = Callable[[Tensor, NDArray[np.uint8]], Mapping[str, Any]]
-
-
-def read_options(path: Path) -> dict[str, Any]:
-    """An options file as a dict.
-
-    Raises:
-        InputError: If it cannot be read or is not YAML.
-    """
-    import yaml
-    try:
-        opt = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except OSError as error:
-        raise InputError(f'Options file {path} cannot be read ({error.strerror}); check the path.') from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f'Options file {path} is not valid YAML: {" ".join(str(error).split())}.') from None
-    if not isinstance(opt, dict):
-        raise InputError(f'Options file {path} holds no keys; give one of a training or a test.')
-    return opt
 
 
 def study_images(options: Path | None = None, data: Path | None = None, gt: Path | None = None,
@@ -142,20 +125,13 @@ def known_metrics(metrics: str, words: list[str]) -> list[str]:
 
 def to_bgr(image: Tensor) -> NDArray[np.uint8]:
     """(3, H, W) RGB in [0, 1] as metrics take it, (H, W, 3) BGR uint8."""
-    pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-    return np.ascontiguousarray(pixels[..., ::-1])
+    return np.ascontiguousarray(to_pixels(image.clamp(0, 1))[..., ::-1])
 
 
 def scores_of(image: Tensor, gt: NDArray[np.uint8], metrics: Sequence[str]) -> dict[str, float]:
     """The scores of an image, (3, H, W) in [0, 1], by metric key."""
     restored = to_bgr(image)
     return {key: float(metric_function(key)(restored, gt)) for key in metrics}
-
-
-def spread_evenly(pairs: Sequence[ImagePair], limit: int | None) -> list[ImagePair]:
-    """At most ``limit`` of the pairs, spread evenly."""
-    kept = len(pairs) if limit is None else min(len(pairs), limit)
-    return [pairs[i * len(pairs) // kept] for i in range(kept)]
 
 
 def each_image(pairs: Sequence[ImagePair], folder: Path, identity: Mapping[str, Any], compute: Compute,

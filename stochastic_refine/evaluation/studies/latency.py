@@ -20,11 +20,12 @@ from ...archs.predict_refine_arch import PredictRefineNet
 from ...inference.operating_point import OperatingPoint
 from ...inference.restorer import Restorer
 from ..complexity import operating_cost
+from ..protocols import spread_evenly
 from ..scoring import mean_score
 from ..sweep_images import ImagePair
 from ..systems import Network
 from ..tables import COLUMNS
-from .inputs import each_image, known_metrics, provenance, restorer_of, scores_of, spread_evenly
+from .inputs import each_image, known_metrics, provenance, restorer_of, scores_of
 from .report import COLOURS, MARKERS, StudyReport, check_matplotlib
 
 if TYPE_CHECKING:

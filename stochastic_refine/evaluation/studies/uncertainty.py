@@ -23,10 +23,11 @@ from ...checkpoints import write_atomically
 from ...errors import InputError
 from ...inference.operating_point import OperatingPoint
 from ...inference.restorer import Restorer
+from ..protocols import spread_evenly
 from ..sweep_images import ImagePair, pairs_of_options
 from ..systems import Network
 from ..uncertainty import LEVELS, Calibration, CalibrationReport
-from .inputs import each_image, provenance, sampling_restorer, spread_evenly
+from .inputs import each_image, provenance, sampling_restorer
 from .report import COLOURS, MARKERS, StudyReport, check_matplotlib
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from stochastic_refine.errors import InputError
-from stochastic_refine.evaluation.studies.inputs import each_image, read_options
+from stochastic_refine.evaluation.studies.inputs import each_image
 from stochastic_refine.evaluation.studies.report import StudyReport, check_matplotlib, save_figure
+from stochastic_refine.evaluation.systems import read_options
 
 
 def test_rows_with_different_columns_and_missing_values(tmp_path):
