@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Parsers = argparse._SubParsersAction
 #: Names and what they are, for the help of ``study``.
-NAMES = 'uncertainty, perception-distortion, latency, ablation, entropy, diversity'
+NAMES = 'uncertainty, perception-distortion, tradeoff, latency, ablation, entropy, diversity'
 _SCHEDULES = ('5:0.5', '10:0.2', '20:0.2', '50:0.1', '100:0.1')
 
 
@@ -23,6 +23,7 @@ def add_studies(studies: Parsers) -> None:
     """Add every study's parser."""
     _add_uncertainty(studies)
     _add_perception_distortion(studies)
+    _add_tradeoff(studies)
     _add_latency(studies)
     _add_ablation(studies)
     _add_entropy(studies)
@@ -57,6 +58,16 @@ def _add_perception_distortion(studies: Parsers) -> None:
     parser.add_argument('--distortion', default='psnr', help='psnr, ssim3d or ssim (default: psnr)')
     _add_output(parser, 'perception_distortion')
     parser.set_defaults(run=_command(_perception_distortion))
+
+
+def _add_tradeoff(studies: Parsers) -> None:
+    parser = _add(studies, 'tradeoff', _tradeoff, 'scores along the knob of restore --tradeoff',
+                  'Scores photos at positions of the knob, whose path stochastic-refine sweep --store put into the checkpoint. '
+                  'Give other photos than those that the path was found on.')
+    _add_network(parser)
+    parser.add_argument('--positions', type=float, nargs='+', default=(0, 0.25, 0.5, 0.75, 1), metavar='X',
+                        help='of the knob (default: 0 0.25 0.5 0.75 1)')
+    _add_metrics(parser, 'psnr,lpips,stlpips')
 
 
 def _add_latency(studies: Parsers) -> None:
@@ -183,6 +194,13 @@ def _uncertainty(args: argparse.Namespace) -> StudyReport:
 def _perception_distortion(args: argparse.Namespace) -> StudyReport:
     from .perception_distortion import perception_distortion_study
     return perception_distortion_study(args.tables, args.output, args.cells, args.perception, args.distortion)
+
+
+def _tradeoff(args: argparse.Namespace) -> StudyReport:
+    from .inputs import study_network
+    from .tradeoff import tradeoff_study
+    return tradeoff_study(network=study_network(args.options, args.weights, args.precision), positions=args.positions,
+                          metrics=args.metrics, **_data(args))
 
 
 def _latency(args: argparse.Namespace) -> StudyReport:

@@ -115,7 +115,7 @@ def _read_cells(path: Path) -> list[dict[str, Any]]:
 
 
 def _draw(figure: Figure, rows: list[dict[str, Any]], perception: str, distortion: str, title: str) -> None:
-    figure.set_size_inches(7, 4.4)
+    figure.set_size_inches(8, 4.2)
     panel = figure.subplots()
     cells = [row for row in rows if row['kind'] == 'cell']
     if cells:
@@ -124,25 +124,19 @@ def _draw(figure: Figure, rows: list[dict[str, Any]], perception: str, distortio
         along = sorted((row for row in cells if row['pareto']), key=lambda row: row[distortion])
         panel.plot([row[distortion] for row in along], [row[perception] for row in along], '-', color=COLOURS[0],
                    label='their front')
-    points = [row for row in rows if row['kind'] != 'cell']
-    for i, row in enumerate(points):
+    # Names in a legend beside the panel: systems of one table often lie too close together for names at the points.
+    for i, row in enumerate(row for row in rows if row['kind'] != 'cell'):
         published = row['kind'] == 'published'
         colour = COLOURS[i % len(COLOURS)]
-        panel.plot(row[distortion], row[perception], MARKERS[i % len(MARKERS)], color=colour, markersize=8,
-                   markerfacecolor='none' if published else colour)
-        # names on the left of points in the right half, so that they stay inside
-        middle = (max(r[distortion] for r in rows) + min(r[distortion] for r in rows)) / 2
-        right = row[distortion] > middle
-        panel.annotate(row['name'] + (' (published)' if published else ''), (row[distortion], row[perception]),
-                       (-8 if right else 8, 5), textcoords='offset points', ha='right' if right else 'left', fontsize=8)
+        panel.plot(row[distortion], row[perception], MARKERS[(i + i // len(COLOURS)) % len(MARKERS)], color=colour, markersize=8,
+                   markerfacecolor='none' if published else colour, label=row['name'] + (' (published)' if published else ''))
     for key, axis in ((perception, 'y'), (distortion, 'x')):
         if COLUMNS[key].better == 'lower':
             getattr(panel, f'invert_{axis}axis')()
     panel.margins(0.12)
     panel.set(xlabel=f'{_label(distortion)}: farther right is less distortion',
               ylabel=f'{_label(perception)}: farther up is better', title=title)
-    if cells:
-        panel.legend(fontsize=8)
+    figure.legend(loc='outside right upper', fontsize=8)
 
 
 def _label(key: str) -> str:

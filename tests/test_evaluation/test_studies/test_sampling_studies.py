@@ -16,9 +16,17 @@ from PIL import Image
 from stochastic_refine.archs import build_arch
 from stochastic_refine.checkpoints import METADATA_KEY
 from stochastic_refine.cli import main
-from stochastic_refine.evaluation.studies import uncertainty
+from stochastic_refine.evaluation.protocols import spread_evenly
+from stochastic_refine.evaluation.studies import tradeoff, uncertainty
 from stochastic_refine.evaluation.studies.entropy import entropy, png_bytes
-from stochastic_refine.evaluation.studies.inputs import parse_schedule, sampling_restorer, study_images, study_network, to_bgr
+from stochastic_refine.evaluation.studies.inputs import (
+    parse_schedule,
+    sampling_restorer,
+    scores_of,
+    study_images,
+    study_network,
+    to_bgr,
+)
 from stochastic_refine.evaluation.uncertainty import Calibration
 from stochastic_refine.inference.operating_point import OperatingPoint
 from stochastic_refine.inference.restorer import Restorer
@@ -195,3 +203,26 @@ def test_unusable_input_is_told_in_a_sentence(flags, words, pairs, tmp_path, cap
     assert main(['study', *(str(paths.get(flag, flag)) for flag in flags), '-o', str(tmp_path / 'out')]) == 2
     error = capsys.readouterr().err
     assert words in error and error.count('\n') == 1
+
+
+def test_the_knob_is_scored_along_its_path(run, pair, pairs, tmp_path):
+    path = [OperatingPoint(steps=2, num_samples=2, average=True), OperatingPoint(steps=4)]
+    content = torch.load(pair, weights_only=True)
+    content[METADATA_KEY]['tradeoff'] = [point.as_options() for point in path]
+    torch.save(content, pair)
+    rows = run('tradeoff', '-w', pair, '--metrics', 'psnr', '--positions', 1, 0)
+    assert [(row['tradeoff'], row['steps'], row['num_samples']) for row in rows] == [('0.0', '2', '2'), ('1.0', '4', '1')]
+    restorer = sampling_restorer(study_network(weights=str(pair)), CPU)
+    images = spread_evenly(study_images(gt=pairs / 'gt', lq=pairs / 'lq'), 2)
+    psnr = np.array([[scores_of(restorer.restore(lq, point).image, gt, ['psnr'])['psnr'] for point in path]
+                     for lq, gt in (image.load() for image in images)])
+    assert [float(row['psnr']) for row in rows] == pytest.approx(psnr.mean(0))
+    steps = psnr[:, 1] - psnr[:, 0]
+    assert float(rows[1]['psnr_step']) == pytest.approx(steps.mean())
+    assert float(rows[1]['psnr_step_se']) == pytest.approx(abs(steps[0] - steps[1]) / 2)
+
+
+def test_a_step_the_wrong_way_is_a_reversal_beyond_two_errors_only():
+    for key, step, reversed_ in (('psnr', 0.3, True), ('psnr', 0.1, False), ('psnr', -1, False), ('lpips', 0.3, True),
+                                 ('lpips', -0.3, False), ('musiq', -0.3, True)):
+        assert tradeoff._reversal(key, {f'{key}_step': step, f'{key}_step_se': 0.1}) is reversed_
