@@ -125,11 +125,14 @@ def _draw(figure: Figure, rows: list[dict[str, Any]], perception: str, distortio
         panel.plot([row[distortion] for row in along], [row[perception] for row in along], '-', color=COLOURS[0],
                    label='their front')
     # Names in a legend beside the panel: systems of one table often lie too close together for names at the points.
-    for i, row in enumerate(row for row in rows if row['kind'] != 'cell'):
+    # Later ones are smaller: a predictor frozen inside another system lies on itself.
+    points = [row for row in rows if row['kind'] != 'cell']
+    for i, row in enumerate(points):
         published = row['kind'] == 'published'
         colour = COLOURS[i % len(COLOURS)]
-        panel.plot(row[distortion], row[perception], MARKERS[(i + i // len(COLOURS)) % len(MARKERS)], color=colour, markersize=8,
-                   markerfacecolor='none' if published else colour, label=row['name'] + (' (published)' if published else ''))
+        panel.plot(row[distortion], row[perception], MARKERS[(i + i // len(COLOURS)) % len(MARKERS)], color=colour,
+                   markersize=11 - 5 * i / len(points), markerfacecolor='none' if published else colour,
+                   label=row['name'] + (' (published)' if published else ''))
     for key, axis in ((perception, 'y'), (distortion, 'x')):
         if COLUMNS[key].better == 'lower':
             getattr(panel, f'invert_{axis}axis')()
