@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import time
 from pathlib import Path
 
 import numpy as np
@@ -361,17 +360,12 @@ def test_evil_names_and_linked_images(tmp_path: Path, view) -> None:
 
 
 @pytest.mark.slow
-def test_large_report_opens_fast(tmp_path: Path, view) -> None:
-    rows = {'Ground Truth': 1, 'input': 1, **{f'net {i}': 1 for i in range(4)}}
-    run = make_run(tmp_path / 'run', names=[f'photo {i:03d}' for i in range(200)], rows=rows, size=(64, 64))
+def test_thumbnails_of_a_large_report_are_lazy(tmp_path: Path, view) -> None:
+    run = make_run(tmp_path / 'run', names=[f'photo {i:03d}' for i in range(200)], rows={'Ground Truth': 1, 'input': 1, 'net': 1},
+                   size=(64, 64))
     write_report([run], tmp_path / 'page.html')
-    start = time.perf_counter()
     tab = view(tmp_path / 'page.html')
-    first = time.perf_counter() - start
     tab.wait_for_load_state('domcontentloaded')
-    whole = time.perf_counter() - start
-    size = (tmp_path / 'page.html').stat().st_size / 1e6
-    print(f'{size:.0f} MB: first image after {first:.2f} s, all read after {whole:.2f} s')
-    assert first < 10 and whole < 30  # much more than it takes where nothing else runs
-    loaded = tab.locator('#list img[src]').count()
-    assert loaded < 200, 'thumbnails out of sight are not to be decoded'
+    assert tab.locator('#list .name').count() == 200
+    tab.wait_for_selector('#list img[src]', state='attached')
+    assert tab.locator('#list img[src]').count() < 200, 'thumbnails out of sight are not to be decoded'
