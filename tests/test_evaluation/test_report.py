@@ -367,5 +367,6 @@ def test_thumbnails_of_a_large_report_are_lazy(tmp_path: Path, view) -> None:
     tab = view(tmp_path / 'page.html')
     tab.wait_for_load_state('domcontentloaded')
     assert tab.locator('#list .name').count() == 200
+    tab.locator('#list').scroll_into_view_if_needed()
     tab.wait_for_selector('#list img[src]', state='attached')
     assert tab.locator('#list img[src]').count() < 200, 'thumbnails out of sight are not to be decoded'
