@@ -53,7 +53,7 @@ class StochasticRefineModel(RestorationModel):
     def losses(self, lq: Tensor, gt: Tensor) -> dict[str, Tensor]:
         with self._autocast():
             output = self.net_g(lq, gt=gt)
-        losses = {'l_noise': self.cri_noise(output['noise_prediction'], output['noise'])}
+        losses = {'l_noise': self.cri_noise(output['noise_prediction'], output['noise'], output['noise_level'])}
         if self.cri_pix and 'initial' in output:
             losses['l_initial'] = self.cri_pix(output['initial'], gt)
         return losses
