@@ -15,6 +15,7 @@ def camera_shake_trajectory(length: float,
                             rng: np.random.Generator,
                             turn: float = 0.15,
                             impulse_rate: float = 0.5,
+                            direction: float | None = None,
                             points: int = 128) -> NDArray[np.float64]:
     """Positions of a point light on the sensor at equidistant moments of the exposure.
 
@@ -23,6 +24,7 @@ def camera_shake_trajectory(length: float,
         rng: Source of randomness.
         turn: Standard deviation of the change of direction per moment, radians.
         impulse_rate: Mean number of sudden changes of direction in one exposure.
+        direction: Of the first motion, radians, 0 along the x axis; None draws it.
         points: Moments.
 
     Returns:
@@ -32,7 +34,8 @@ def camera_shake_trajectory(length: float,
     turns = rng.normal(0, turn, steps)
     impulses = rng.random(steps) < impulse_rate / steps
     turns[impulses] += rng.uniform(-np.pi, np.pi, impulses.sum())
-    direction = rng.uniform(0, 2 * np.pi) + np.cumsum(turns)
+    drawn = rng.uniform(0, 2 * np.pi)  # in any case, so that what follows it stays the same
+    direction = (drawn if direction is None else direction) + np.cumsum(turns)
     speed = np.exp(np.cumsum(rng.normal(0, 0.1, steps)))  # slow moments dwell and draw bright spots
     velocity = speed[:, None] * np.stack([np.sin(direction), np.cos(direction)], axis=1)
     velocity *= length / speed.sum()

@@ -16,8 +16,9 @@ from torch.utils import data
 
 from ..blur import blur_valid, camera_shake_kernel, linear_to_srgb, srgb_to_linear
 from ..errors import InputError
+from .image_files import FORMATS, open_image
 
-IMAGE_SUFFIXES = {'.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp'}
+IMAGE_SUFFIXES = set(FORMATS)
 
 
 class SyntheticBlurDataset(data.Dataset):
@@ -30,6 +31,8 @@ class SyntheticBlurDataset(data.Dataset):
         gt_size: Side of the training crops, pixels; in validation absent for whole photos, else the central crop.
         use_hflip, use_rot: Augmentation in training, as in BasicSR.
         trajectory_length: [shortest, longest] path of the camera, pixels; drawn uniformly.
+        trajectory: Other settings of :func:`~stochastic_refine.blur.kernels.camera_shake_trajectory`; straight horizontal
+            motion is {turn: 0, impulse_rate: 0, direction: 0}.
         noise_sigma: [lowest, highest] standard deviation of the noise, in 8-bit grey values; drawn uniformly.
         linear_light: Blur light intensities instead of stored sRGB values, as a camera does. Default true.
         seed: Seed of the validation pairs. Default 0.
@@ -44,9 +47,12 @@ class SyntheticBlurDataset(data.Dataset):
         self.train = opt.get('phase', 'train') == 'train'
         self.gt_size = opt.get('gt_size')
         self.trajectory_length = opt.get('trajectory_length', [3, 10])
+        self.trajectory = opt.get('trajectory') or {}
         self.noise_sigma = opt.get('noise_sigma', [0, 2])
         self.linear_light = opt.get('linear_light', True)
         self.seed = opt.get('seed', 0)
+        stored = np.arange(256, dtype=np.float32) / 255
+        self.light = srgb_to_linear(stored) if self.linear_light else stored  # of each 8-bit value
         self.cache: dict[int, NDArray[np.uint8]] | None = {} if opt.get('cache') else None
         self.paths = find_images(opt['dataroot_gt'])
         if self.train and not self.gt_size:
@@ -62,39 +68,36 @@ class SyntheticBlurDataset(data.Dataset):
         else:
             rng = np.random.default_rng([self.seed, index])
         path, photo = self._load(index)
-        kernel = camera_shake_kernel(rng.uniform(*self.trajectory_length), rng)
+        kernel = camera_shake_kernel(rng.uniform(*self.trajectory_length), rng, **self.trajectory)
         margin = kernel.shape[0] // 2
-        window = self._window(path, photo.shape[:2], rng)
-        # The margin comes from the photo where it goes on, and is reflected where it ends.
-        padded = cv2.copyMakeBorder(photo, margin, margin, margin, margin, cv2.BORDER_REFLECT_101)
-        top, left, height, width = window
-        sharp = padded[top:top + height + 2 * margin, left:left + width + 2 * margin].astype(np.float32) / 255
-        light = srgb_to_linear(sharp) if self.linear_light else sharp
-        blurred = blur_valid(light, kernel)
+        top, left, height, width = self._window(path, _size(photo), rng)
+        # Only what the blurred crop is made of, so that the time does not grow with the photo.
+        sharp = _cut(photo, top - margin, left - margin, height + 2 * margin, width + 2 * margin)
+        blurred = blur_valid(cv2.LUT(sharp, self.light), kernel)
         if self.linear_light:
             blurred = linear_to_srgb(blurred)
         blurred = blurred + rng.normal(0, rng.uniform(*self.noise_sigma) / 255, blurred.shape)
         lq = np.clip(np.rint(blurred * 255), 0, 255).astype(np.uint8)
-        gt = photo[top:top + height, left:left + width]
+        gt = sharp[margin:margin + height, margin:margin + width]
         if self.train:
             lq, gt = self._augment(lq, gt, rng)
         return {'lq': _to_tensor(lq), 'gt': _to_tensor(gt), 'lq_path': str(path), 'gt_path': str(path)}
 
-    def _load(self, index: int) -> tuple[Path, NDArray[np.uint8]]:
-        """Photo ``index``, or with ``skip_corrupt`` the next one that can be read."""
+    def _load(self, index: int) -> tuple[Path, Image.Image | NDArray[np.uint8]]:
+        """Photo ``index``, or with ``skip_corrupt`` the next one that can be read; as an array where it is kept."""
         for attempt in range(len(self.paths)):
             i = (index + attempt) % len(self.paths)
             if self.cache is not None and i in self.cache:
                 return self.paths[i], self.cache[i]
             try:
-                photo = read_rgb(self.paths[i])
+                photo = _decode(self.paths[i])
             except InputError as error:
                 if not self.opt.get('skip_corrupt'):
                     raise InputError(f'{error} Or set skip_corrupt: true in this dataset to train without it.') from None
                 logging.getLogger('basicsr').warning('%s Skipped.', error)
                 continue
             if self.cache is not None:
-                self.cache[i] = photo
+                photo = self.cache[i] = np.asarray(photo)
             return self.paths[i], photo
         raise InputError(f"No photo in {self.opt['dataroot_gt']} can be read; check the folder.")
 
@@ -141,11 +144,28 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
     Raises:
         InputError: If it cannot be decoded as a whole.
     """
-    try:  # Pillow, since OpenCV returns a PNG that is cut short as if it were whole
-        with Image.open(path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f'Image {path} is damaged or no image; mend or remove it.') from error
+    return np.asarray(_decode(path))
+
+
+def _decode(path: Path) -> Image.Image:
+    """The photo upright, in RGB; from Pillow's picture a part becomes an array much sooner than the whole."""
+    with open_image(path) as image:  # Pillow, since OpenCV returns a PNG that is cut short as if it were whole
+        ImageOps.exif_transpose(image, in_place=True)
+        image.load()
+        return image if image.mode == 'RGB' else image.convert('RGB')
+
+
+def _cut(photo: Image.Image | NDArray[np.uint8], top: int, left: int, height: int, width: int) -> NDArray[np.uint8]:
+    """A window of the photo as (height, width, 3); what of it lies outside is the photo's reflection."""
+    rows, columns = _size(photo)
+    x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + width, columns), min(top + height, rows)
+    part = photo[y0:y1, x0:x1] if isinstance(photo, np.ndarray) else np.asarray(photo.crop((x0, y0, x1, y1)))
+    return cv2.copyMakeBorder(part, y0 - top, top + height - y1, x0 - left, left + width - x1, cv2.BORDER_REFLECT_101)
+
+
+def _size(photo: Image.Image | NDArray[np.uint8]) -> tuple[int, int]:
+    """(H, W)."""
+    return photo.shape[:2] if isinstance(photo, np.ndarray) else photo.size[::-1]
 
 
 def _to_tensor(image: NDArray[np.uint8]) -> Tensor:

@@ -12,7 +12,7 @@ from scipy.signal import convolve2d
 from skimage import data as photos
 from torch.utils.data import DataLoader
 
-from stochastic_refine.blur import linear_to_srgb, srgb_to_linear
+from stochastic_refine.blur import camera_shake_kernel, linear_to_srgb, srgb_to_linear
 from stochastic_refine.data import synthetic_blur_dataset
 from stochastic_refine.data.synthetic_blur_dataset import SyntheticBlurDataset
 from stochastic_refine.errors import InputError
@@ -140,6 +140,26 @@ def test_a_crop_is_blurred_with_what_lies_beyond_it(folder, monkeypatch):
     whole = dataset(folder, 'val')[0]['gt']
     assert torch.equal(item['gt'], whole[:, 12:28, 22:38])  # the central crop
     assert torch.equal(item['lq'], whole[:, 12:28, 18:34])
+
+
+@pytest.mark.parametrize('cache', [False, True])
+@pytest.mark.parametrize('length', [3, 12])
+def test_crops_are_those_of_the_whole_photo_blurred(folder, pictures, monkeypatch, length, cache):
+    """At every border of the photo, and with kernels that reach over two of them."""
+    kernel, corners = camera_shake_kernel(length, np.random.default_rng(0)), set()
+    margin = kernel.shape[0] // 2
+    monkeypatch.setattr(synthetic_blur_dataset, 'camera_shake_kernel', lambda length, rng: kernel)
+    training = dataset(folder, gt_size=36, use_hflip=False, use_rot=False, noise_sigma=[0, 0], cache=cache)
+    stored = pictures['coffee']
+    light = srgb_to_linear(cv2.copyMakeBorder(stored, *[margin] * 4, cv2.BORDER_REFLECT_101).astype(np.float32) / 255)
+    blurred = 255 * linear_to_srgb(np.stack([convolve2d(light[..., c], kernel, mode='valid') for c in range(3)], axis=-1))
+    torch.manual_seed(0)
+    for item in [training[2] for _ in range(60)]:
+        crop = grey_levels(item['gt'])
+        top, left = next((y, x) for y in range(5) for x in range(25) if (stored[y:y + 36, x:x + 36] == crop).all())
+        assert np.abs(grey_levels(item['lq']) - blurred[top:top + 36, left:left + 36]).max() <= 0.51
+        corners.add((top, left))
+    assert {0, 4} <= {top for top, _ in corners} and {0, 24} <= {left for _, left in corners}
 
 
 def test_noise_has_the_asked_for_deviation(folder):
