@@ -7,9 +7,14 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from ..errors import InputError
+from ..errors import InputError, words_of
+from .arguments import check_values, shortened
+
+_MOST_NUMBERS = 10**10
 
 #: The package's own networks by type name; :mod:`stochastic_refine.registration` puts the same ones into BasicSR's registry.
 ARCHS: dict[str, type[nn.Module]] = {}
@@ -32,7 +37,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f'did you mean {" or ".join(close)}?' if close else f'known: {", ".join(known)}.'
 
 
-def arch_class(name: str) -> type[nn.Module]:
+def arch_class(name: str, where: str = 'network') -> type[nn.Module]:
     """The network class of that type name.
 
     Raises:
@@ -40,7 +45,7 @@ def arch_class(name: str) -> type[nn.Module]:
     """
     cls = ARCHS.get(name) or fallback_lookup(name)
     if cls is None:
-        raise InputError(f"Unknown network type '{name}'; {nearest(str(name), {*ARCHS, *fallback_names()})}")
+        raise InputError(f"{where}: unknown type {shortened(name)}; {nearest(str(name)[:80], {*ARCHS, *fallback_names()})}")
     return cls
 
 
@@ -52,7 +57,11 @@ def check_arch_options(options: Mapping[str, Any], where: str = 'network') -> No
     """
     if not isinstance(options, Mapping) or 'type' not in options:
         raise InputError(f"{where} needs a key 'type' that names a network, e.g. RefineUNet.")
-    parameters = inspect.signature(arch_class(options['type']).__init__).parameters
+    if not isinstance(options['type'], str):
+        raise InputError(f"{where}: type must be the name of a network, got {shortened(options['type'])}.")
+    cls = arch_class(options['type'], where)
+    parameters = inspect.signature(cls.__init__).parameters
+    check_values(cls, {key: value for key, value in options.items() if key != 'type'}, f"{where}: {options['type']}")
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
     known = set(parameters) - {'self'}
@@ -71,10 +80,39 @@ def build_arch(options: Mapping[str, Any], where: str = 'network') -> nn.Module:
     arguments = {key: value for key, value in options.items() if key != 'type'}
     try:
         return arch_class(options['type'])(**arguments)
-    except InputError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{where}: {options['type']} cannot be built from {arguments}: {error}") from error
+    except InputError as error:  # of a network that is a part of it
+        raise InputError(f'{where}: {error}') from error
+    except Exception as error:  # sizes below zero, or beyond all memory, make PyTorch raise many kinds
+        raise InputError(f"{where}: {options['type']} cannot be built from {shortened(arguments, 400)} ({words_of(error)}); "
+                         'correct them.') from error
+
+
+def plan_arch(options: Mapping[str, Any], where: str = 'network', most_tensors: int = 4000) -> nn.Module:
+    """The network on the meta device: names and shapes, without memory or weights of its own, however large it is.
+
+    Args:
+        options: As of :func:`build_arch`; ``pretrained`` in them is passed over.
+        where: What they are, for messages.
+        most_tensors: Where to give up; the networks of this project have at most 719.
+
+    Raises:
+        InputError: As :func:`build_arch`, or if it has too many tensors, or more parameters than a machine could hold.
+    """
+    tensors = numbers = 0
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal tensors, numbers
+        tensors, numbers = tensors + 1, numbers + (0 if parameter is None else parameter.numel())
+        if tensors > most_tensors or numbers > _MOST_NUMBERS:
+            raise InputError(f'the network would have more than {most_tensors} tensors or {_MOST_NUMBERS / 1e9:g} billion '
+                             'parameters; make it smaller.')
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        with torch.device('meta'):
+            return build_arch(without_pretrained(options), where)
+    finally:
+        handle.remove()
 
 
 def without_pretrained(options: Mapping[str, Any]) -> dict[str, Any]:

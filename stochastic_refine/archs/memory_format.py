@@ -1,4 +1,4 @@
-"""The memory layout in which convolutions are fastest."""
+"""The memory layout and the precision in which convolutions are fastest."""
 
 from __future__ import annotations
 
@@ -15,3 +15,16 @@ def channels_last(net: nn.Module) -> nn.Module:
         if parameter.dim() == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     return net
+
+
+def converted(net: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy of ``net`` for inference, its parameters in ``dtype`` and everything else shared.
+
+    Once per image this is cheap enough, and never stale; ``copy.deepcopy(net).to(dtype)`` takes four times as long.
+    """
+    clone = object.__new__(type(net))
+    clone.__dict__.update(net.__getstate__())
+    clone._parameters = {name: value if value is None else nn.Parameter(value.to(dtype), requires_grad=False)
+                         for name, value in net._parameters.items()}
+    clone._modules = {name: child if child is None else converted(child, dtype) for name, child in net._modules.items()}
+    return clone

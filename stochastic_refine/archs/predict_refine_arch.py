@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..checkpoints import load_weights, read_checkpoint
 from ..diffusion import NoiseSchedule, SampleNoise, conditioning, predict_refine_target, refine
+from ..diffusion.samplers import Denoise, noise_levels
 from .build import arch, build_arch
 
 
@@ -68,28 +69,66 @@ class PredictRefineNet(nn.Module):
         """The predicted noise f(r_t, y, sqrt(alpha_bar)); ``condition`` in [-1, 1], ``noise_level`` (B,)."""
         return self.denoiser(torch.cat([r_t, condition], dim=1), noise_level).float()
 
-    def forward(self, lq: Tensor, gt: Tensor | None = None) -> Tensor | dict[str, Tensor]:
-        """Restore ``lq``, or with ``gt`` return what the loss needs.
+    def forward(self, lq: Tensor, gt: Tensor | None = None,
+                noisy: tuple[Tensor, Tensor, Tensor | None] | None = None) -> Tensor | dict[str, Tensor]:
+        """Restore ``lq``, or with ``gt`` or ``noisy`` return what a loss needs.
 
         Args:
             lq: Blurry image, (B, 3, H, W), [0, 1].
             gt: Sharp image like ``lq``; given in training only.
+            noisy: A state that the caller made, ``(r_t, noise_level, initial)``; given in distillation only.
 
         Returns:
-            Without ``gt`` one sample like ``lq``, the same at each call. With it ``{'noise', 'noise_prediction'}`` for one
-            random noise level per image, whose difference Eq. (6) minimises, and ``'initial'`` if there is a predictor.
+            Without either one sample like ``lq``, the same at each call. With ``gt`` ``{'noise', 'noise_prediction'}``, whose
+            difference Eq. (6) minimises, at one random ``'noise_level'`` per image, (B,), and ``'initial'`` if there is a
+            predictor. With ``noisy`` the noise predicted in that state.
         """
+        if noisy is not None:
+            r_t, noise_level, initial = noisy
+            return self.denoise(r_t, conditioning(lq, initial if self.condition_on_initial else None), noise_level)
         initial = self.predict(lq)
         if gt is not None:
             r_t, noise_level, noise = predict_refine_target(gt, initial, self.train_schedule, self.residual_scale)
             condition = conditioning(lq, initial if self.condition_on_initial else None)
-            output = {'noise': noise, 'noise_prediction': self.denoise(r_t, condition, noise_level)}
+            output = {'noise': noise, 'noise_level': noise_level, 'noise_prediction': self.denoise(r_t, condition, noise_level)}
             return output if initial is None else {**output, 'initial': initial}
         options = dict(self.sampling)
         schedule = NoiseSchedule.linear(options.pop('steps'), final_variance=options.pop('final_variance'))
         noise = SampleNoise([options.pop('seed')] * lq.shape[0], lq.shape[1:], lq.device)
-        return refine(self.denoise, lq, initial, schedule, noise, residual_scale=self.residual_scale,
-                      condition_on_initial=self.condition_on_initial, **options)
+        condition = conditioning(lq, initial if self.condition_on_initial else None)
+        denoise = conditioned_denoiser(self.denoiser, condition, schedule)
+        return refine(denoise, initial, schedule, noise, residual_scale=self.residual_scale, **options)
+
+
+def conditioned_denoiser(denoiser: nn.Module,
+                         condition: Tensor,
+                         schedule: NoiseSchedule,
+                         call: Callable[..., Tensor] | None = None,
+                         share: bool = True) -> Denoise:
+    """What a sampler calls to denoise one image, or a batch of them.
+
+    A network with a method ``prepare_denoising``, as :class:`RefineUNet` has, computes here, once for all steps and samples,
+    what does not depend on the noisy residual. Any other network is called with all its input at every step.
+
+    Args:
+        denoiser: A network that maps (B, C, H, W) and noise levels (B,) to the predicted noise.
+        condition: Its last input channels, of :func:`~stochastic_refine.diffusion.predict_refine.conditioning`: one per sample,
+            or one for all, (1, C, H, W).
+        schedule: The levels that it will be called at.
+        call: Calls it on a list of tensors, concatenated to its input channels, and the other arguments; default: as it is.
+        share: Whether the condition's share of the first convolution, a feature map, may be kept.
+    """
+    steps = None
+    if hasattr(denoiser, 'prepare_denoising'):
+        steps = denoiser.prepare_denoising(noise_levels(schedule), condition if share else None)
+
+    def denoise(r_t: Tensor, noise_level: float) -> Tensor:
+        inputs = [r_t] if steps and share else [r_t, condition.expand(len(r_t), -1, -1, -1)]
+        level = (None, steps[noise_level]) if steps else (torch.full((len(r_t), ), noise_level, device=r_t.device), )
+        eps = call(inputs, *level) if call else denoiser(torch.cat(inputs, dim=1), *level)
+        return eps.to(torch.float32, memory_format=torch.contiguous_format)  # the noise's layout: one for all is faster
+
+    return denoise
 
 
 def _build_part(options: Mapping[str, Any], where: str) -> nn.Module:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import repeat
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -63,16 +65,37 @@ class ResidualBlock(nn.Module):
         with torch.no_grad():
             self.conv2.weight.mul_(0.3)
 
-    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+        """Run the block on ``embedding``, (B, embedding_dim), or on the ``bias`` that :meth:`noise_bias` made of one."""
         h = F.silu(x)
         if self.resample == 'down':
             x, h = F.avg_pool2d(x, 2), F.avg_pool2d(h, 2)
         elif self.resample == 'up':
             x, h = F.interpolate(x, scale_factor=2), F.interpolate(h, scale_factor=2)
-        h = self.conv1(h)
-        if self.embedding is not None:
-            h = h + self.embedding(embedding)[:, :, None, None]
+        if bias is not None:
+            h = F.conv2d(h, self.conv1.weight, bias, padding=1)
+        else:
+            h = self.conv1(h)
+            if self.embedding is not None:
+                h = h + self.embedding(embedding)[:, :, None, None]
         return self.skip(x) + self.conv2(F.silu(h))
+
+    def noise_bias(self, embedding: Tensor) -> Tensor:
+        """What the first convolution and a noise embedding add to a channel, (..., embedding_dim) to (..., C_out)."""
+        return self.conv1.bias + self.embedding(embedding)
+
+
+class DenoisingStep(NamedTuple):
+    """What a call of the denoiser need not compute again, since it does not depend on the noisy residual.
+
+    Args:
+        biases: For each block the bias of its first convolution at this noise level, (C_out,).
+        condition: The condition's share of the first convolution, (B, C, H', W') with the batch's B or 1; None if the condition
+            comes with the input.
+    """
+
+    biases: Sequence[Tensor]
+    condition: Tensor | None = None
 
 
 @arch
@@ -176,38 +199,77 @@ class RefineUNet(nn.Module):
 
     @property
     def activation_bytes_per_pixel(self) -> int:
-        """Peak memory of a float32 call without gradients, per input pixel: the skips, and a working set at full size."""
+        """Peak memory of a float32 call without gradients, per input pixel: the skips, and a working set at full size.
+
+        The condition's share of the first convolution (:meth:`prepare_denoising`) is counted in."""
         width = self.conv_in.out_channels
         skips = sum((self.num_res_blocks + 1) * width * (level + 1) / 4**level for level in range(self.levels))
-        return int(4 * (skips + 8 * width) / self.patch_size**2)
+        return int(4 * (skips + 9 * width) / self.patch_size**2)
 
-    def forward(self, x: Tensor, noise_level: Tensor | None = None) -> Tensor:
+    def prepare_denoising(self, noise_levels: Sequence[float], condition: Tensor | None = None) -> dict[float, DenoisingStep]:
+        """Compute once what all denoising calls of an image share.
+
+        Args:
+            noise_levels: Those of the calls to come; see :meth:`forward`.
+            condition: The last input channels of all these calls, (B or 1, C, H, W).
+
+        Returns:
+            By noise level what :meth:`forward` takes as ``step``, on the remaining input channels.
+
+        Raises:
+            ValueError: If the net takes no noise level.
+        """
+        self._check(noise_levels)
+        share = None
+        if condition is not None:
+            weight = self.conv_in.weight[:, -condition.shape[1] * self.patch_size**2:]
+            share = F.conv2d(self._unshuffled(condition), weight, self.conv_in.bias, padding=1)
+        embedding = F.silu(self.noise_embedding(torch.tensor(noise_levels, device=self.conv_in.weight.device)))
+        biases = [block.noise_bias(embedding) for block in (*self.down, *self.middle, *self.up)]
+        return {level: DenoisingStep(of_level, share) for level, *of_level in zip(noise_levels, *biases)}
+
+    def forward(self, x: Tensor, noise_level: Tensor | None = None, step: DenoisingStep | None = None) -> Tensor:
         """Run the net.
 
         Args:
             x: Input; see the class's shapes.
             noise_level: sqrt(alpha_bar) in [0, 1] per sample, as in WaveGrad and SR3. It *falls* as noise grows: 1 is clean.
+            step: In place of a noise level, and of the condition among the input channels, what :meth:`prepare_denoising` made
+                of them.
 
         Raises:
             ValueError: If a noise level is missing or not expected.
         """
+        height, width = x.shape[-2:]
+        embedding, biases = None, repeat(None)
+        if step is not None:
+            biases = iter(step.biases)
+        else:
+            self._check(noise_level)
+            embedding = None if noise_level is None else F.silu(self.noise_embedding(noise_level))
+
+        if step is None or step.condition is None:
+            h = self.conv_in(self._unshuffled(x))
+        else:  # a convolution is linear in its input channels
+            weight = self.conv_in.weight[:, :x.shape[1] * self.patch_size**2]
+            h = F.conv2d(self._unshuffled(x), weight, padding=1) + step.condition
+        skips = [h]
+        for block in self.down:
+            h = block(h, embedding, next(biases))
+            skips.append(h)
+        for block in self.middle:
+            h = block(h, embedding, next(biases))
+        for block in self.up:
+            h = block(h if block.resample else torch.cat([h, skips.pop()], dim=1), embedding, next(biases))
+        h = F.pixel_shuffle(self.conv_out(F.silu(h)), self.patch_size)
+        h = h[..., :height, :width]
+        return h + x[:, :self.out_channels] if self.global_skip else h
+
+    def _unshuffled(self, x: Tensor) -> Tensor:
+        """What the first convolution sees of ``x``."""
+        return F.pixel_unshuffle(reflect_pad_to_multiple(x, self.size_multiple), self.patch_size)
+
+    def _check(self, noise_level: Tensor | Sequence[float] | None) -> None:
         if (noise_level is None) != (self.noise_embedding is None):
             raise ValueError('This RefineUNet is noise-conditioned and needs a noise_level.' if noise_level is None else
                              'This RefineUNet takes no noise_level (noise_conditioned is false).')
-        height, width = x.shape[-2:]
-        x = reflect_pad_to_multiple(x, self.size_multiple)
-        embedding = None if noise_level is None else F.silu(self.noise_embedding(noise_level))
-
-        h = self.conv_in(F.pixel_unshuffle(x, self.patch_size))
-        skips = [h]
-        for block in self.down:
-            h = block(h, embedding)
-            skips.append(h)
-        for block in self.middle:
-            h = block(h, embedding)
-        for block in self.up:
-            h = block(h if block.resample else torch.cat([h, skips.pop()], dim=1), embedding)
-        h = F.pixel_shuffle(self.conv_out(F.silu(h)), self.patch_size)
-        if self.global_skip:
-            h = h + x[:, :self.out_channels]
-        return h[..., :height, :width]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .process import forward_marginal
-from .samplers import SAMPLERS
+from .samplers import SAMPLERS, Denoise
 from .schedules import NoiseSchedule, draw_alpha_bar
 
 
@@ -29,14 +29,22 @@ def conditioning(lq: Tensor, initial: Tensor | None = None) -> Tensor:
     return to_signed(lq if initial is None else torch.cat([lq, initial], dim=1))
 
 
-def _residual(image: Tensor, initial: Tensor | None, scale: float) -> Tensor:
+def residual(image: Tensor | float, initial: Tensor | None, scale: float) -> Tensor:
     """r0 of ``image``; without a predictor it is the image itself in [-1, 1]."""
     return to_signed(image) * scale if initial is None else 2 * scale * (image - initial)
 
 
 def _recompose(r0: Tensor, initial: Tensor | None, scale: float) -> Tensor:
-    """The image whose residual is r0; inverse of :func:`_residual`."""
+    """The image whose residual is r0; inverse of :func:`residual`."""
     return (r0 / scale + 1) / 2 if initial is None else initial + r0 / (2 * scale)
+
+
+def residual_clamp(initial: Tensor | None, scale: float) -> Callable[[Tensor], Tensor]:
+    """What keeps an estimate of r0 to residuals of images in [0, 1]."""
+    if initial is None:
+        return lambda r0: r0.clamp(-scale, scale)
+    low, high = residual(0, initial, scale), residual(1, initial, scale)
+    return lambda r0: r0.clamp(low, high)
 
 
 def predict_refine_target(gt: Tensor,
@@ -63,47 +71,33 @@ def predict_refine_target(gt: Tensor,
         eps = torch.randn_like(gt)
     else:
         eps = torch.randn(gt.shape, generator=generator, dtype=gt.dtype).to(gt.device)
-    r_t = forward_marginal(_residual(gt, initial, residual_scale), eps, alpha_bar[:, None, None, None])
+    r_t = forward_marginal(residual(gt, initial, residual_scale), eps, alpha_bar[:, None, None, None])
     return r_t, alpha_bar.sqrt().to(gt.device, torch.float32), eps
 
 
-def refine(denoise: Callable[[Tensor, Tensor, Tensor], Tensor],
-           lq: Tensor,
+def refine(denoise: Denoise,
            initial: Tensor | None,
            schedule: NoiseSchedule,
            noise: Callable[[], Tensor],
            sampler: str = 'ancestral',
            clamp: bool = False,
            residual_scale: float = 1.0,
-           condition_on_initial: bool = False,
            **sampler_options: float) -> Tensor:
     """Algorithm 1, lines 2 to 7: sample a residual and add it to the initial prediction.
 
     Args:
-        denoise: ``denoise(r_t, condition, noise_level)`` returns the predicted noise; condition is :func:`conditioning`'s
-            and noise_level has shape (B,).
-        lq: Blurry image y, (B, 3, H, W), [0, 1].
-        initial: Initial prediction like ``lq``, or None for a diffusion model without a predictor.
+        denoise: What the samplers call, which has seen :func:`conditioning` already.
+        initial: Initial prediction, (B or 1, 3, H, W), [0, 1], or None for a diffusion model without a predictor.
         schedule: Inference schedule; it may differ from training's.
         noise: Source of r_T and of each step's noise, (B, 3, H, W).
         sampler: A name in :data:`~stochastic_refine.diffusion.samplers.SAMPLERS`.
         clamp: Keep each estimate of x_init + r0 in [0, 1]; off reproduces the paper.
         residual_scale: The factor that the denoiser was trained with.
-        condition_on_initial: Whether the denoiser was trained to see the initial prediction too.
         **sampler_options: Passed to the sampler, e.g. ``eta`` for ``ddim``.
 
     Returns:
-        Restored image like ``lq``; not clamped at the end.
+        Restored images, (B, 3, H, W); not clamped at the end.
     """
-    condition = conditioning(lq, initial if condition_on_initial else None)
-    shape = (lq.shape[0], )
-
-    def denoise_residual(r_t: Tensor, noise_level: float) -> Tensor:
-        return denoise(r_t, condition, torch.full(shape, noise_level, device=lq.device))
-
-    def clamp_residual(r0: Tensor) -> Tensor:
-        return _residual(_recompose(r0, initial, residual_scale).clamp(0, 1), initial, residual_scale)
-
-    r0 = SAMPLERS[sampler](
-        denoise_residual, noise(), schedule, noise, constrain=clamp_residual if clamp else None, **sampler_options)
+    constrain = residual_clamp(initial, residual_scale) if clamp else None
+    r0 = SAMPLERS[sampler](denoise, noise(), schedule, noise, constrain=constrain, **sampler_options)
     return _recompose(r0, initial, residual_scale)

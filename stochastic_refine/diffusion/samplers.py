@@ -38,7 +38,15 @@ class SampleNoise:
 
     def __call__(self) -> Tensor:
         """Draw the next noise, shape (B, C, H, W), float32."""
-        return torch.stack([torch.randn(self.shape, generator=g) for g in self.generators]).to(self.device)
+        noise = torch.empty(len(self.generators), *self.shape)
+        for sample, generator in zip(noise, self.generators):
+            sample.normal_(generator=generator)
+        return noise.to(self.device)
+
+
+def noise_levels(schedule: NoiseSchedule) -> list[float]:
+    """The levels that a sampler shows its denoiser, one per step, from t = 1 to T."""
+    return [alpha_bar**0.5 for alpha_bar in schedule.alpha_bars.tolist()]
 
 
 def _reverse_steps(schedule: NoiseSchedule) -> Iterator[tuple[float, float, float]]:
@@ -68,9 +76,9 @@ def ancestral(denoise: Denoise,
         if constrain is not None:
             r0 = constrain(r0)
         c_0, c_t, variance = posterior(alpha, alpha_bar, alpha_bar_prev)
-        r_t = c_0 * r0 + c_t * r_t
+        r_t = (c_0 * r0).add_(c_t * r_t)  # in place only on what nobody else has seen
         if variance > 0:
-            r_t = r_t + variance**0.5 * noise()
+            r_t.add_(variance**0.5 * noise())
     return r_t
 
 
@@ -92,9 +100,9 @@ def ddim(denoise: Denoise,
             r0 = constrain(r0)
             eps = eps_from_r0(r_t, r0, alpha_bar)
         variance = eta**2 * posterior(alpha, alpha_bar, alpha_bar_prev)[2]
-        r_t = alpha_bar_prev**0.5 * r0 + max(1 - alpha_bar_prev - variance, 0.0)**0.5 * eps
+        r_t = (alpha_bar_prev**0.5 * r0).add_(max(1 - alpha_bar_prev - variance, 0.0)**0.5 * eps)
         if variance > 0:
-            r_t = r_t + variance**0.5 * noise()
+            r_t.add_(variance**0.5 * noise())
     return r_t
 
 

@@ -51,6 +51,18 @@ class NoiseSchedule:
         """The schedule whose levels training covers: 2000 steps, 1 - alpha from 1e-6 to 0.01 (design of WaveGrad and SR3)."""
         return cls.linear(2000, 1e-6, 0.01)
 
+    def every(self, stride: int) -> NoiseSchedule:
+        """The schedule of ``steps / stride`` steps that visits every ``stride``-th level of this one, alpha_bar_T among them.
+
+        The sub-sequence tau of DDIM (Song et al., ICLR 2021, Sec. 4.2).
+
+        Raises:
+            ValueError: If ``stride`` does not divide the number of steps.
+        """
+        if stride < 1 or self.steps % stride:
+            raise ValueError(f'a schedule of {self.steps} steps cannot be walked in strides of {stride}.')
+        return NoiseSchedule(1 - self.alphas.view(-1, stride).prod(1))
+
     @property
     def steps(self) -> int:
         """T."""

@@ -18,7 +18,7 @@ from ..archs.memory_format import channels_last
 from ..errors import InputError
 from .operating_point import OperatingPoint
 from .photos import Photo, read_photo, write_photo
-from .restorer import Restorer
+from .restorer import Restoration, Restorer
 from .tradeoff import check_alone, point_at, tradeoff_path
 from .weights import find_weights, load_network
 
@@ -132,14 +132,16 @@ class Deblurrer:
         """
         settings = self.operating_point(point, tradeoff, num_samples=samples, average=average, seed=seed, **changes)
         photo = read_photo(image)
-        lq = torch.from_numpy(np.ascontiguousarray(photo.pixels.transpose(2, 0, 1)))
+        lq = torch.from_numpy(np.require(photo.pixels, requirements=['C', 'W'])).permute(2, 0, 1)  # no copy
         restorer = Restorer(self.net, self.precision, self.tile, on_call)
         restored = restorer.restore(lq, settings, keep_samples=keep_samples)
-        return Result(_to_array(restored.image), _to_array(restored.initial), _to_array(restored.samples),
-                      _to_array(restored.std), photo)
+        return Result(*(_take_array(restored, name) for name in ('image', 'initial', 'samples', 'std')), photo)
 
 
-def _to_array(image: Tensor | None) -> NDArray[np.float32] | None:
+def _take_array(restored: Restoration, name: str) -> NDArray[np.float32] | None:
+    """(..., H, W, 3) of a tensor that is dropped: a large photo is never there twice for longer than it takes to copy it."""
+    image: Tensor | None = getattr(restored, name)
+    setattr(restored, name, None)
     return None if image is None else np.ascontiguousarray(image.movedim(-3, -1).cpu().numpy())
 
 

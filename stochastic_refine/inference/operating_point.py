@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..archs.arguments import shortened
 from ..archs.build import nearest
 from ..diffusion import SAMPLERS, NoiseSchedule
 from ..errors import InputError
@@ -14,6 +15,10 @@ from ..errors import InputError
 #: Keys of a ``val:`` block that are BasicSR's or our models'; the others describe an operating point.
 VALIDATION_KEYS = {'val_freq', 'save_img', 'metrics', 'pbar', 'suffix', 'precision', 'tile', 'score_input', 'operating_points',
                    'grids', 'crop_size'}
+#: More steps or samples than anyone has a use for: a slip of the pen, or a trap in a checkpoint.
+_MOST = 100_000
+#: What a network's own ``sampling`` may say.
+_SAMPLING_KEYS = ('sampler', 'steps', 'final_variance', 'seed', 'clamp', 'eta')
 
 
 def check_tiles_and_windows(val: Mapping[str, Any]) -> None:
@@ -44,6 +49,8 @@ class OperatingPoint:
         seed: Seed of the first sample; sample i has seed + i.
         eta: Share of fresh noise in ``ddim``, 0 to 1.
         clamp: Keep each step's estimate in the valid range; off reproduces the paper.
+        grid_steps: Steps of the linear schedule if it has more than ``steps``, a multiple of them: every
+            ``grid_steps / steps``-th of its levels is visited, the noisiest one first. So are distilled networks sampled.
     """
 
     sampler: str = 'ancestral'
@@ -54,19 +61,25 @@ class OperatingPoint:
     seed: int = 0
     eta: float = 0.0
     clamp: bool = False
+    grid_steps: int | None = None
 
     def __post_init__(self) -> None:
-        if self.sampler not in SAMPLERS:
-            raise InputError(f"Unknown sampler '{self.sampler}'; {nearest(str(self.sampler), SAMPLERS)}")
+        if not isinstance(self.sampler, str) or self.sampler not in SAMPLERS:
+            raise InputError(f'Unknown sampler {shortened(self.sampler)}; {nearest(str(self.sampler)[:80], SAMPLERS)}')
         for key, ok, expected in (
-            ('steps', _is_int(self.steps) and self.steps >= 1, 'a whole number from 1'),
-            ('num_samples', _is_int(self.num_samples) and self.num_samples >= 1, 'a whole number from 1'),
-            ('seed', _is_int(self.seed) and self.seed >= 0, 'a whole number from 0'),
+            ('steps', _is_int(self.steps) and 1 <= self.steps <= _MOST, f'a whole number from 1 to {_MOST}'),
+            ('num_samples', _is_int(self.num_samples) and 1 <= self.num_samples <= _MOST, f'a whole number from 1 to {_MOST}'),
+            ('seed', _is_int(self.seed) and 0 <= self.seed < 2**62, 'a whole number from 0, below 2^62'),
             ('final_variance', _is_number(self.final_variance) and 1e-6 <= self.final_variance < 1, 'at least 1e-6, below 1'),
             ('eta', _is_number(self.eta) and 0 <= self.eta <= 1, 'between 0 and 1'),
+            ('average', isinstance(self.average, bool), 'true or false'),
+            ('clamp', isinstance(self.clamp, bool), 'true or false'),
         ):
             if not ok:
-                raise InputError(f'{key} must be {expected}, got {getattr(self, key)!r}.')
+                raise InputError(f'{key} must be {expected}, got {shortened(getattr(self, key))}.')
+        grid = self.grid_steps
+        if grid is not None and (not _is_int(grid) or not 1 <= grid <= _MOST or grid % self.steps):
+            raise InputError(f'grid_steps must be a multiple of steps up to {_MOST}; got {shortened(grid)} and {self.steps}.')
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], where: str = 'operating point') -> OperatingPoint:
@@ -83,7 +96,8 @@ class OperatingPoint:
     @property
     def schedule(self) -> NoiseSchedule:
         """Its inference schedule."""
-        return NoiseSchedule.linear(self.steps, final_variance=self.final_variance)
+        grid = NoiseSchedule.linear(self.grid_steps or self.steps, final_variance=self.final_variance)
+        return grid if self.grid_steps is None else grid.every(self.grid_steps // self.steps)
 
     @property
     def seeds(self) -> range:
@@ -96,8 +110,21 @@ class OperatingPoint:
         return {'eta': self.eta} if self.sampler == 'ddim' else {}
 
     def as_options(self) -> dict[str, Any]:
-        """The plain dict that :meth:`from_options` takes."""
-        return dataclasses.asdict(self)
+        """The plain dict that :meth:`from_options` takes; without what is not set."""
+        return {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
+
+
+def check_sampling(network: Mapping[str, Any], where: str) -> None:
+    """Check the block ``sampling`` of a network's options, if there is one: how ``net(lq)`` samples.
+
+    Raises:
+        InputError: Naming the wrong key or value.
+    """
+    sampling = network.get('sampling') or {}
+    for key in sampling:
+        if key not in _SAMPLING_KEYS:
+            raise InputError(f"{where}: sampling has an unknown key '{key}'; {nearest(str(key), _SAMPLING_KEYS)}")
+    OperatingPoint.from_options(sampling, f'{where}: sampling')
 
 
 def _is_int(value: Any) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,9 +12,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from ..archs.predict_refine_arch import PredictRefineNet
-from ..diffusion import SampleNoise, refine
+from ..archs.memory_format import converted
+from ..archs.predict_refine_arch import PredictRefineNet, conditioned_denoiser
+from ..diffusion import SampleNoise, conditioning, refine
 from ..errors import InputError
+from ..processes import local_world_size
 from .operating_point import OperatingPoint
 from .tiling import UNKNOWN_RADIUS_HALO, TiledNet, WindowedNet, halo_of
 
@@ -49,6 +53,7 @@ class Restorer:
         on_call: Called as ``on_call(done, total)`` after each network call.
         window: Side of the windows that a deterministic network, or the predictor, restores one by one (HINet's published
             test protocol), whatever ``tile`` is; None for the image as a whole. The denoiser always sees the image as a whole.
+        compile: Compile the denoiser with ``torch.compile``: minutes at its first call at a size, faster thereafter.
     """
 
     def __init__(self,
@@ -56,12 +61,14 @@ class Restorer:
                  precision: str = 'float32',
                  tile: int | str | None = 'auto',
                  on_call: Callable[[int, int], None] | None = None,
-                 window: int | None = None) -> None:
+                 window: int | None = None,
+                 compile: bool = False) -> None:
         self.net = net
         self.precision = precision
         self.tile = tile
         self.on_call = on_call
         self.window = window
+        self.compile = compile
         self._done = self._total = 0
 
     @property
@@ -185,7 +192,7 @@ class Restorer:
                  initial: Tensor | None) -> tuple[Tensor | None, Callable[[range], Tensor]]:
         """The initial prediction, (1, 3, H, W), and what draws the samples of a batch, (B, 3, H, W), [0, 1]."""
         size = lq.shape[-2:]
-        denoiser = self._tiled(self.net.denoiser, lq, max(map(len, batches)))
+        denoiser = self._tiled(self._sampling_net(self.net.denoiser), lq, max(map(len, batches)))
         calls = denoiser.calls(*size) * point.steps * len(batches)
         if initial is None and self.net.predictor is not None:
             predictor = self._prediction_net(self.net.predictor, lq)
@@ -193,22 +200,23 @@ class Restorer:
             initial = predictor(lq).float()
         else:
             self._start(calls)
+        initial = None if initial is None else initial.contiguous()  # the noise's layout: one for all is faster
 
-        def denoise(r_t: Tensor, condition: Tensor, noise_level: Tensor) -> Tensor:
-            return denoiser(torch.cat([r_t, condition], dim=1), noise_level).float()
+        condition = conditioning(lq, initial if self.net.condition_on_initial else None)
+        # Feature maps are kept of images that fit as a whole: those of all tiles would grow with the image.
+        denoise = conditioned_denoiser(
+            denoiser.net, condition, point.schedule, call=denoiser, share=denoiser.calls(*size) == 1)
 
         def draw(seeds: range) -> Tensor:
             return refine(
                 denoise,
-                lq.expand(len(seeds), -1, -1, -1),
-                None if initial is None else initial.expand(len(seeds), -1, -1, -1),
+                initial,
                 point.schedule,
                 SampleNoise(seeds, lq.shape[1:], lq.device),
                 sampler=point.sampler,
                 clamp=point.clamp,
                 residual_scale=self.net.residual_scale,
-                condition_on_initial=self.net.condition_on_initial,
-                **point.sampler_options).clamp(0, 1)
+                **point.sampler_options).clamp_(0, 1)
 
         return initial, draw
 
@@ -230,6 +238,18 @@ class Restorer:
                 yield
         finally:
             self.net.train(training)
+
+    def _sampling_net(self, denoiser: nn.Module) -> nn.Module:
+        """The denoiser as the samplers call it: compiled if asked for, its weights in the precision where that is safe.
+
+        Autocast else converts them at every call. Only networks that prepare for sampling are known to compute the same then.
+        """
+        if self.precision == 'bfloat16' and hasattr(denoiser, 'prepare_denoising'):
+            denoiser = converted(denoiser, torch.bfloat16)
+        if self.compile:
+            denoiser = copy.copy(denoiser)  # the caller's stays as it is
+            denoiser.compile()
+        return denoiser
 
     def _prediction_net(self, part: nn.Module, lq: Tensor) -> TiledNet | WindowedNet:
         """What calls a part that is deterministic."""
@@ -259,10 +279,10 @@ def _bytes_per_pixel(part: nn.Module) -> int:
 
 
 def _free_memory(device: torch.device) -> int:
-    """Free bytes on the device, as far as the system tells; on a CPU at most 8 GiB, to leave room for others."""
+    """Free bytes on the device for this process, as far as the system tells; on a CPU at most 8 GiB, to leave room for others."""
     if device.type == 'cuda':
-        return torch.cuda.mem_get_info(device)[0]
+        return torch.cuda.mem_get_info(device)[0] // math.ceil(local_world_size() / torch.cuda.device_count())
     try:
-        return min(os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE'), 8 * 2**30)
+        return min(os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') // local_world_size(), 8 * 2**30)
     except (ValueError, OSError, AttributeError):  # not told on this system
         return 4 * 2**30

@@ -11,12 +11,12 @@ the network was trained on, since its instance norm takes statistics over all th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..archs.padding import reflect_pad_to_multiple
 from ..archs.predict_refine_arch import final_output
 
 #: Halo for networks that declare none: a compromise, since they may look at the whole image.
@@ -32,6 +32,8 @@ def halo_of(net: nn.Module) -> int | None:
 class TiledNet:
     """Calls ``net(x, *args)`` over tiles of ``x``; extra arguments are passed on to every call.
 
+    ``x`` may be a list of tensors, concatenated along the channels tile by tile, so that the image never is as a whole.
+
     Args:
         net: A network that maps (B, C, H, W) to (B, C', H, W).
         tile: Side of a tile without its halo, pixels; None runs the whole image at once.
@@ -42,7 +44,6 @@ class TiledNet:
         self.net = net
         self.multiple = getattr(net, 'size_multiple', UNKNOWN_SIZE_MULTIPLE)
         halo = halo_of(net)
-        self.exact = halo is not None
         self.halo = UNKNOWN_RADIUS_HALO if halo is None else halo
         self.tile = None if tile is None else max(self.multiple, tile // self.multiple * self.multiple)
         self.on_call = on_call
@@ -58,27 +59,30 @@ class TiledNet:
             for left in range(0, width, self.tile):
                 yield top, left, min(top + self.tile, height), min(left + self.tile, width)
 
-    def __call__(self, x: Tensor, *args: Tensor) -> Tensor:
+    def __call__(self, x: Tensor | Sequence[Tensor], *args: Any) -> Tensor:
         """The network's output for ``x``, (B, C', H, W)."""
-        height, width = x.shape[-2:]
+        parts = [x] if isinstance(x, Tensor) else x
+        height, width = parts[0].shape[-2:]
         if self.calls(height, width) == 1:
-            output = final_output(self.net, self.net(x, *args))
+            output = final_output(self.net, self.net(_concatenated(parts), *args))
             self.on_call()
             return output
-        # A network that does not tell its grid pads by itself, in its own way.
-        padded = reflect_pad_to_multiple(x, self.multiple) if self.exact else x
         output = None
         for top, left, bottom, right in self._tiles(height, width):
             y0, x0 = max(top - self.halo, 0), max(left - self.halo, 0)
-            # The image's end may lie inside a cell of the grid; the padding completes it.
+            # The image's end may lie inside a cell of the grid; the network's own padding completes it.
             y1, x1 = bottom + self.halo + self.multiple - 1, right + self.halo + self.multiple - 1
-            window = padded[..., y0:y1 - y1 % self.multiple, x0:x1 - x1 % self.multiple]
+            window = _concatenated([part[..., y0:y1 - y1 % self.multiple, x0:x1 - x1 % self.multiple] for part in parts])
             part = final_output(self.net, self.net(window, *args))
             if output is None:
                 output = torch.empty(*part.shape[:2], height, width, dtype=part.dtype, device=part.device)
             output[..., top:bottom, left:right] = part[..., top - y0:bottom - y0, left - x0:right - x0]
             self.on_call()
         return output
+
+
+def _concatenated(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 class WindowedNet:

@@ -54,7 +54,8 @@ def point_at(path: Sequence[OperatingPoint], knob: float) -> OperatingPoint:
         return path[below]
     first, second = path[below], path[below + 1]
     nearer = first if share < 0.5 else second
-    if (first.sampler, first.clamp) != (second.sampler, second.clamp) or share == 1:
+    distilled = first.grid_steps or second.grid_steps  # such networks know only certain levels
+    if (first.sampler, first.clamp) != (second.sampler, second.clamp) or distilled or share == 1:
         return nearer
 
     def between(key: str) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -25,6 +27,18 @@ class FakePredictor(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         return [x, self.gain * x + 0 * self.norm(x)]
+
+
+class PlainDenoiser(nn.Module):
+    """A denoiser as third parties write them, which takes all its input at every call; it notes what it is given."""
+
+    def __init__(self, denoise: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.denoise, self.seen = denoise, []
+
+    def forward(self, x: Tensor, noise_level: Tensor) -> Tensor:
+        self.seen.append((x, noise_level))
+        return self.denoise(x, noise_level)
 
 
 def make_net(predictor: dict | None = UNET, **options) -> PredictRefineNet:
@@ -52,7 +66,8 @@ def test_training_returns_noise_its_prediction_and_the_initial_prediction(images
     lq, gt = images
     net = make_net()
     output = net(lq, gt=gt)
-    assert set(output) == {'noise', 'noise_prediction', 'initial'}
+    assert set(output) == {'noise', 'noise_level', 'noise_prediction', 'initial'}
+    assert output.pop('noise_level').shape == lq.shape[:1]
     assert {value.shape for value in output.values()} == {lq.shape}
     assert torch.equal(output['initial'], net.predict(lq))
     assert not output['noise'].requires_grad
@@ -70,7 +85,7 @@ def test_without_a_predictor_the_image_itself_is_modelled(images):
     net = make_net(None)
     assert net.predict(lq) is None
     output = net(lq, gt=gt)
-    assert set(output) == {'noise', 'noise_prediction'}
+    assert set(output) == {'noise', 'noise_level', 'noise_prediction'}
     noise_loss(output).backward()
     assert all(p.grad.any() for p in net.denoiser.parameters())
     with torch.no_grad():
@@ -140,29 +155,25 @@ def test_restoring_is_repeatable_and_does_not_depend_on_the_batch(images):
 
 @pytest.mark.parametrize('scale', [1.0, 4.0])
 @pytest.mark.parametrize('predictor', [UNET, None], ids=['predictor', 'no predictor'])
-def test_training_and_sampling_agree_on_what_the_residual_is(images, monkeypatch, predictor, scale):
+def test_training_and_sampling_agree_on_what_the_residual_is(images, predictor, scale):
     lq, gt = images
     net = make_net(predictor, residual_scale=scale).eval()
-    seen = {}
-
-    def watch(r_t: Tensor, signed_lq: Tensor, noise_level: Tensor) -> Tensor:
-        seen.update(r_t=r_t, signed_lq=signed_lq, signal=noise_level[:, None, None, None].double())
-        return torch.zeros_like(r_t)
-
-    monkeypatch.setattr(net, 'denoise', watch)
+    net.denoiser = PlainDenoiser(lambda x, noise_level: torch.zeros_like(x[:, :3]))
     with torch.no_grad():
         output = net(lq, gt=gt)
-    residual = (seen['r_t'] - (1 - seen['signal']**2).sqrt() * output['noise']) / seen['signal']
+    ((x, noise_level), ) = net.denoiser.seen
+    signal = noise_level[:, None, None, None].double()
+    residual = (x[:, :3] - (1 - signal**2).sqrt() * output['noise']) / signal
     expected = scale * (2 * gt - 1 if predictor is None else 2 * (gt - output['initial']))
     torch.testing.assert_close(residual.float(), expected, rtol=0, atol=1e-3)
-    torch.testing.assert_close(seen['signed_lq'], 2 * lq - 1)
+    torch.testing.assert_close(x[:, 3:], 2 * lq - 1)
 
-    def oracle(r_t: Tensor, signed_lq: Tensor, noise_level: Tensor) -> Tensor:
-        torch.testing.assert_close(signed_lq, 2 * lq - 1)
+    def oracle(x: Tensor, noise_level: Tensor) -> Tensor:
+        torch.testing.assert_close(x[:, 3:], 2 * lq - 1)
         signal = noise_level[:, None, None, None].double()
-        return ((r_t - signal * residual) / (1 - signal**2).sqrt()).float()
+        return ((x[:, :3] - signal * residual) / (1 - signal**2).sqrt()).float()
 
-    monkeypatch.setattr(net, 'denoise', oracle)
+    net.denoiser = PlainDenoiser(oracle)
     with torch.no_grad():
         torch.testing.assert_close(net(lq), gt, rtol=0, atol=1e-3)
 
@@ -173,15 +184,36 @@ def test_denoiser_can_see_the_initial_prediction():
                       'predictor': {'type': 'RefineUNet', 'base_channels': 4, 'num_res_blocks': 1, 'channel_mults': [1, 2]},
                       'denoiser': {'type': 'RefineUNet', 'base_channels': 4, 'num_res_blocks': 1, 'channel_mults': [1, 2],
                                    'in_channels': 9, 'noise_conditioned': True}}).eval()
-    seen = []
-    net.denoiser.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    net.denoiser = PlainDenoiser(net.denoiser)
     lq = torch.rand(1, 3, 8, 8)
     with torch.inference_mode():
         initial = net.predict(lq)
         net(lq), net(lq, gt=lq)
-    assert len(seen) == 3
-    for x in seen:
+    assert len(net.denoiser.seen) == 3
+    for x, noise_level in net.denoiser.seen:
+        assert noise_level.shape == (1, )
         torch.testing.assert_close(x[:, 3:], torch.cat([2 * lq - 1, 2 * initial - 1], dim=1))
     with pytest.raises(InputError, match='predictor'):
         build.build_arch({'type': 'PredictRefineNet', 'condition_on_initial': True, 'predictor': None,
                     'denoiser': {'type': 'RefineUNet', 'in_channels': 9, 'noise_conditioned': True}})
+
+
+@pytest.mark.parametrize('options, unet', [
+    ({}, {}),
+    ({'residual_scale': 4.0}, {'global_skip': True}),
+    ({'condition_on_initial': True, 'residual_scale': 8.0}, {'patch_size': 2}),
+], ids=['paper', 'global skip', 'as the bundled weights'])
+def test_what_is_computed_once_for_all_steps_changes_nothing(images, options, unet):
+    """Two different images in one batch, of a size that is padded."""
+    lq, _ = images
+    torch.manual_seed(0)
+    denoiser = {**DENOISER, **unet, 'in_channels': 9 if 'condition_on_initial' in options else 6}
+    net = PredictRefineNet(UNET, denoiser, sampling={**SAMPLING, 'clamp': True}, **options).eval()
+    torch.nn.init.normal_(net.denoiser.conv_out.weight, std=0.1)  # zero to begin with under a global skip
+    inputs = []
+    net.denoiser.register_forward_pre_hook(lambda module, args: inputs.append(args[0].shape[1]))
+    with torch.no_grad():
+        prepared = net(lq)
+        assert inputs == [3] * 3
+        net.denoiser = PlainDenoiser(net.denoiser)
+        torch.testing.assert_close(prepared, net(lq), rtol=0, atol=1e-5)

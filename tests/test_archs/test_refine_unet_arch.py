@@ -115,6 +115,8 @@ def test_a_missing_or_unexpected_noise_level_is_refused():
         tiny_net(**DENOISER)(x)
     with pytest.raises(ValueError, match='takes no noise_level'):
         tiny_net()(x[:, :3], level)
+    with pytest.raises(ValueError, match='takes no noise_level'):
+        tiny_net().prepare_denoising([0.5])
     with pytest.raises(ValueError, match='even'):
         tiny_net(**DENOISER, **{'base_channels': 5})
 
@@ -140,6 +142,24 @@ def test_output_depends_on_each_samples_own_noise_level():
     assert (first - second).abs().max() > 1e-3
     assert (early - later).abs().max() > 1e-6
     torch.testing.assert_close(second, alone, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize('options', [{}, {'patch_size': 2, 'global_skip': True}], ids=str)
+@pytest.mark.parametrize('shared', [True, False], ids=['one condition', 'one per sample'])
+def test_a_prepared_step_gives_what_the_plain_call_gives(shared, options):
+    net = tiny_net(**DENOISER, **options)
+    torch.nn.init.normal_(net.conv_out.weight)
+    x, _ = conditioned_input(side=11)
+    r_t, condition = x[:, :3], x[:1 if shared else 2, 3:]
+    whole = torch.cat([r_t, condition.expand(2, -1, -1, -1)], dim=1)
+    levels = [0.2, 0.9]
+    with torch.no_grad():
+        steps, without_condition = net.prepare_denoising(levels, condition), net.prepare_denoising(levels)
+        assert list(steps) == levels
+        for level in levels:
+            expected = net(whole, torch.full((2, ), level))
+            torch.testing.assert_close(net(r_t, step=steps[level]), expected, rtol=0, atol=1e-5)
+            torch.testing.assert_close(net(whole, step=without_condition[level]), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize('options', [{'patch_size': 2}, DENOISER], ids=str)

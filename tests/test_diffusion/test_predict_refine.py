@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from stochastic_refine.diffusion import SAMPLERS, NoiseSchedule, SampleNoise, predict_refine_target, refine
+from stochastic_refine.diffusion import SAMPLERS, NoiseSchedule, SampleNoise, conditioning, predict_refine_target, refine
+from stochastic_refine.diffusion.samplers import noise_levels
 
 SCHEDULE = NoiseSchedule.linear(12, 1e-4, 0.4)
 with_and_without_predictor = pytest.mark.parametrize('predictor', [True, False], ids=['predictor', 'no predictor'])
@@ -20,28 +21,15 @@ def images(*shape: int, seed: int = 0) -> Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def exact_level(noise_level: Tensor) -> float:
-    """The float64 alpha-bar of SCHEDULE that a denoiser's float32 sqrt(alpha_bar), equal over the batch, stands for."""
-    assert noise_level.dtype == torch.float32
-    assert noise_level.dim() == 1
-    nearest = (SCHEDULE.alpha_bars.sqrt() - noise_level[0]).abs().argmin()
-    assert abs(SCHEDULE.alpha_bars[nearest].sqrt() - noise_level).max() < 1e-7
-    return SCHEDULE.alpha_bars[nearest].item()
-
-
-def oracle(residual: Tensor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def oracle(residual: Tensor) -> Callable[[Tensor, float], Tensor]:
     """The perfect denoiser for a known residual."""
-
-    def denoise(r_t: Tensor, y: Tensor, noise_level: Tensor) -> Tensor:
-        alpha_bar = exact_level(noise_level)
-        return (r_t - math.sqrt(alpha_bar) * residual) / math.sqrt(1 - alpha_bar)
-
-    return denoise
+    return lambda r_t, noise_level: (r_t - noise_level * residual) / math.sqrt(1 - noise_level**2)
 
 
-def elementary(r_t: Tensor, y: Tensor, noise_level: Tensor) -> Tensor:
+def elementary(lq: Tensor) -> Callable[[Tensor, float], Tensor]:
     """A denoiser that treats each sample alike, and exactly so whatever the batch."""
-    return 0.5 * r_t + 0.25 * y * noise_level[:, None, None, None]
+    condition = conditioning(lq)
+    return lambda r_t, noise_level: 0.5 * r_t + 0.25 * noise_level * condition
 
 
 @every_sampler
@@ -49,10 +37,10 @@ def elementary(r_t: Tensor, y: Tensor, noise_level: Tensor) -> Tensor:
 @pytest.mark.parametrize('scale', [1.0, 4.0])
 @with_and_without_predictor
 def test_a_perfect_denoiser_restores_exactly(predictor, scale, clamp, sampler):
-    gt, lq, initial = images(3, 2, 3, 4, 4).double()
+    gt, initial = images(2, 2, 3, 4, 4).double()
     residual = 2 * scale * (gt - initial) if predictor else scale * (2 * gt - 1)
     noise = SampleNoise([0, 1], (3, 4, 4))
-    restored = refine(oracle(residual), lq, initial if predictor else None, SCHEDULE, lambda: noise().double(), sampler,
+    restored = refine(oracle(residual), initial if predictor else None, SCHEDULE, lambda: noise().double(), sampler,
                       clamp=clamp, residual_scale=scale)
     torch.testing.assert_close(restored, gt, rtol=0, atol=1e-9)
 
@@ -68,13 +56,11 @@ def test_samples_follow_the_posterior_given_the_blurry_image(predictor, scale):
     lq = torch.tensor([0.1, 0.9]).view(2, 1, 1, 1).expand(2, 3, 40, 40)
     initial = lq + 0.05 if predictor else None
 
-    def denoise(r_t: Tensor, signed_y: Tensor, noise_level: Tensor) -> Tensor:
-        a = noise_level.double()[:, None, None, None]
-        y = (signed_y + 1) / 2
-        mean = 2 * scale * (0.2 + 0.6 * y - (y + 0.05)) if predictor else scale * (2 * (0.2 + 0.6 * y) - 1)
-        return ((1 - a**2).sqrt() * (r_t - a * mean) / (a**2 * (2 * scale * 0.1)**2 + 1 - a**2)).float()
+    def denoise(r_t: Tensor, a: float) -> Tensor:
+        mean = 2 * scale * (0.2 + 0.6 * lq - (lq + 0.05)) if predictor else scale * (2 * (0.2 + 0.6 * lq) - 1)
+        return (1 - a**2)**0.5 * (r_t - a * mean) / (a**2 * (2 * scale * 0.1)**2 + 1 - a**2)
 
-    samples = refine(denoise, lq, initial, schedule, SampleNoise([0, 1], (3, 40, 40)), 'dpmpp_2m',
+    samples = refine(denoise, initial, schedule, SampleNoise([0, 1], (3, 40, 40)), 'dpmpp_2m',
                      residual_scale=scale).flatten(1)
     n = samples.shape[1]
     for sample, mean in zip(samples, (0.26, 0.74)):
@@ -85,10 +71,10 @@ def test_samples_follow_the_posterior_given_the_blurry_image(predictor, scale):
 @every_sampler
 @with_and_without_predictor
 def test_clamp_keeps_the_image_in_range(predictor, sampler):
-    lq, initial = images(2, 2, 3, 4, 4)
+    initial = images(2, 3, 4, 4)
 
     def restore(clamp: bool) -> Tensor:
-        return refine(lambda r_t, y, level: -2 * r_t, lq, initial if predictor else None, SCHEDULE,
+        return refine(lambda r_t, level: -2 * r_t, initial if predictor else None, SCHEDULE,
                       SampleNoise([0, 1], (3, 4, 4)), sampler, clamp=clamp, residual_scale=4.0)
 
     free, clamped = restore(False), restore(True)
@@ -105,32 +91,48 @@ def test_a_seed_means_the_same_sample_whatever_the_batch(sampler):
 
     def restore(order: list[int]) -> Tensor:
         noise = SampleNoise([seeds[i] for i in order], (3, 4, 4))
-        return refine(elementary, lq[order], initial[order], SCHEDULE, noise, sampler)
+        return refine(elementary(lq[order]), initial[order], SCHEDULE, noise, sampler)
 
     together = restore([0, 1, 2, 3])
     assert torch.equal(restore([2, 0, 3, 1]), together[[2, 0, 3, 1]])
     assert torch.equal(torch.cat([restore([i]) for i in range(4)]), together)
-    same_image = refine(elementary, lq[:1].expand(2, -1, -1, -1), None, SCHEDULE, SampleNoise([0, 1], (3, 4, 4)), sampler)
+    same_image = refine(elementary(lq[:1]), None, SCHEDULE, SampleNoise([0, 1], (3, 4, 4)), sampler)
     assert not torch.equal(same_image[0], same_image[1])
 
 
 @every_sampler
-def test_the_denoiser_sees_the_signed_blurry_image_and_every_level_once(sampler):
-    lq, seen = images(2, 3, 4, 4), []
+def test_samples_of_one_image_share_its_initial_prediction(sampler):
+    initial = images(1, 3, 4, 4)
+    shared, repeated = (
+        refine(lambda r_t, level: 0.5 * r_t, of_batch, SCHEDULE, SampleNoise([0, 1], (3, 4, 4)), sampler, clamp=True)
+        for of_batch in (initial, initial.repeat(2, 1, 1, 1)))
+    assert torch.equal(shared, repeated)
 
-    def denoise(r_t: Tensor, y: Tensor, noise_level: Tensor) -> Tensor:
-        torch.testing.assert_close(y, 2 * lq - 1)
-        assert noise_level.shape == (2, )
-        seen.append(noise_level[0].item())
+
+@every_sampler
+def test_samplers_ask_for_the_levels_that_they_announce_and_change_no_tensor_of_the_caller(sampler):
+    """A denoiser may look its level up, keep what it was given, and return tensors that it keeps."""
+    asked, given, noises = [], [], []
+
+    def denoise(r_t: Tensor, noise_level: float) -> Tensor:
+        asked.append(noise_level)
+        given.append((r_t, r_t.clone()))
         return r_t
 
-    refine(denoise, lq, lq, SCHEDULE, SampleNoise([0, 1], (3, 4, 4)), sampler)
-    torch.testing.assert_close(torch.tensor(seen), SCHEDULE.alpha_bars.sqrt().flip(0).float())
+    def noise() -> Tensor:
+        drawn = torch.randn(2, 3)
+        noises.append((drawn, drawn.clone()))
+        return drawn
+
+    SAMPLERS[sampler](denoise, noise(), SCHEDULE, noise, **({'eta': 0.5} if sampler == 'ddim' else {}))
+    assert asked == noise_levels(SCHEDULE)[::-1]
+    assert noise_levels(SCHEDULE) == pytest.approx(SCHEDULE.alpha_bars.sqrt().tolist(), rel=1e-15)
+    assert all(torch.equal(now, then) for now, then in given + noises)
 
 
 def test_sampler_options_are_passed_on():
     lq = images(1, 3, 4, 4)
-    runs = [refine(elementary, lq, lq, SCHEDULE, SampleNoise([0], (3, 4, 4)), name, **options)
+    runs = [refine(elementary(lq), lq, SCHEDULE, SampleNoise([0], (3, 4, 4)), name, **options)
             for name, options in (('ddim', {}), ('ddim', {'eta': 1.0}), ('ancestral', {}))]
     assert not torch.allclose(runs[0], runs[1], atol=1e-3)
     torch.testing.assert_close(runs[1], runs[2], rtol=1e-4, atol=1e-5)

@@ -202,22 +202,51 @@ def test_a_constraint_replaces_the_estimate_in_every_term(sampler, options):
     torch.testing.assert_close(*outputs, rtol=1e-9, atol=1e-9)
 
 
-def solver_errors(sampler: Callable, intervals: list[int], lowest: float = -3.0, highest: float = 1.0) -> list[float]:
-    """Distance from the exact flow at the interior level ``highest``, which is where the denoiser is asked last."""
-    r_T = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    errors = []
-    for n in intervals:
-        schedule = log_snr_schedule(lowest, highest, n)
-        states: list[Tensor] = []
-        sampler(recording(gaussian_denoise, states), r_T, schedule, no_noise)
-        exact = flow_solution(r_T, schedule.alpha_bars[-1].item(), schedule.alpha_bars[0].item())
-        errors.append((states[-1] - exact).norm().item())
-    return errors
+MEANS, STDS = torch.tensor([[-1.0, 0.8], [0.3, 0.5]], dtype=torch.float64)  # of two equal Gaussians
+
+
+def mixture_denoise(r_t: Tensor, noise_level: float) -> Tensor:
+    """E[eps | r_t] for a one-dimensional mixture of two Gaussians, by Bayes' rule; (N, 1)."""
+    variances = noise_level**2 * STDS**2 + 1 - noise_level**2
+    offsets = r_t - noise_level * MEANS
+    posterior = torch.softmax(-offsets**2 / (2 * variances) - variances.log() / 2, dim=1)
+    return math.sqrt(1 - noise_level**2) * (posterior * offsets / variances).sum(1, keepdim=True)
+
+
+def mixture_share_below(r_t: Tensor, alpha_bar: float) -> Tensor:
+    """The distribution function of the mixture at a level; (N, 1). In one dimension the flow keeps it along its paths."""
+    stds = (alpha_bar * STDS**2 + 1 - alpha_bar).sqrt()
+    return torch.special.ndtr((r_t - math.sqrt(alpha_bar) * MEANS) / stds).mean(1, keepdim=True)
+
+
+def gaussian_error(r_T: Tensor, alpha_bar: float, r_end: Tensor, alpha_bar_end: float) -> Tensor:
+    return r_end - flow_solution(r_T, alpha_bar, alpha_bar_end)
+
+
+def mixture_error(r_T: Tensor, alpha_bar: float, r_end: Tensor, alpha_bar_end: float) -> Tensor:
+    return mixture_share_below(r_end, alpha_bar_end) - mixture_share_below(r_T, alpha_bar)
+
+
+TARGETS = {'Gaussian': (gaussian_denoise, 3, gaussian_error), 'mixture': (mixture_denoise, 1, mixture_error)}
+#: Steps in lambda: the share of the way at equal steps of u.
+GRIDS = {'equal': lambda u: u, 'growing': lambda u: 0.2 * u + 0.8 * u**2, 'shortening': lambda u: 1.8 * u - 0.8 * u**2}
 
 
 @pytest.mark.parametrize('sampler, order', [(ddim, 1), (dpmpp_2m, 2)])
-def test_order_of_convergence(sampler, order):
-    errors = solver_errors(sampler, [25, 50, 100, 200])
+@pytest.mark.parametrize('target', TARGETS)
+@pytest.mark.parametrize('grid', GRIDS)
+def test_order_of_convergence(sampler, order, target, grid):
+    """Against the exact flow, linear and not, at the interior level lambda = 1, which is where the denoiser is asked last."""
+    denoise, channels, error = TARGETS[target]
+    r_T = torch.randn(5, channels, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    errors = []
+    for intervals in (50, 100, 200, 400):
+        way = GRIDS[grid](torch.linspace(0, 1, intervals + 1, dtype=torch.float64))
+        schedule = levels_schedule(torch.sigmoid(2 * (-3 + 4 * way)).flip(0))
+        states: list[Tensor] = []
+        sampler(recording(denoise, states), r_T, schedule, no_noise)
+        levels = schedule.alpha_bars.tolist()
+        errors.append(error(r_T, levels[-1], states[-1], levels[0]).norm().item())
     observed = [math.log2(coarse / fine) for coarse, fine in zip(errors, errors[1:])]
     assert observed == pytest.approx([order] * 3, abs=0.15)
 
@@ -268,6 +297,7 @@ def test_sample_noise_depends_on_each_seed_alone():
     assert torch.equal(first[0], first[2])
     assert not torch.equal(first[0], first[1])
     assert not torch.equal(first, second)
+    assert torch.equal(first[1], torch.randn(2, 3, generator=torch.Generator().manual_seed(0)))
     alone = SampleNoise([0], (2, 3))
     torch.rand(7)  # the global generator plays no part
     assert torch.equal(torch.cat([alone(), alone()]), torch.stack([first[1], second[1]]))

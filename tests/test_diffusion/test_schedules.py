@@ -82,3 +82,13 @@ def test_draw_follows_its_generator():
     first, again, other = (draw_alpha_bar(schedule, 8, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_every_visits_levels_of_the_schedule_itself():
+    schedule = NoiseSchedule.linear(12, 1e-6, 0.3)
+    for stride in (1, 3, 4, 12):
+        levels = schedule.alpha_bars[stride - 1::stride]
+        torch.testing.assert_close(schedule.every(stride).alpha_bars, levels, rtol=1e-14, atol=0)
+    for stride in (5, 0, 24):
+        with pytest.raises(ValueError, match=f'12 steps.*{stride}'):
+            schedule.every(stride)

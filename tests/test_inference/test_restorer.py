@@ -1,6 +1,7 @@
 """Restorer and tiling: exact tiles, repeatable samples, averages and standard deviations that are what they say."""
 
 import copy
+import functools
 
 import numpy as np
 import pytest
@@ -34,6 +35,56 @@ def test_tiled_equals_whole(net: PredictRefineNet, size: tuple[int, int]) -> Non
     result = tiled.restore(lq, POINT, keep_samples=True)
     for a, b in ((whole.samples, result.samples), (whole.initial, result.initial), (whole.std, result.std)):
         assert (a - b).abs().max() < 1e-5
+
+
+def test_prepared_samples_are_those_of_plain_calls(net: PredictRefineNet) -> None:
+    """In a batch, and in several, whole and tiled; the noise levels are embedded once for all of it."""
+
+    class Plain(torch.nn.Module):
+        """A denoiser that prepares nothing."""
+
+        def __init__(self, denoiser: torch.nn.Module) -> None:
+            super().__init__()
+            self.denoiser = denoiser
+
+        def forward(self, x: torch.Tensor, noise_level: torch.Tensor) -> torch.Tensor:
+            return self.denoiser(x, noise_level)
+
+    lq = torch.rand(3, 121, 40, generator=torch.Generator().manual_seed(1))
+    assert TiledNet(net.denoiser, 16).calls(121, 40) > 2
+    plain = copy.deepcopy(net)
+    plain.denoiser = Plain(plain.denoiser)
+    expected = Restorer(plain, tile=None).restore(lq, POINT, keep_samples=True).samples
+    embedded = []
+    handle = net.denoiser.noise_embedding.register_forward_hook(lambda *call: embedded.append(call))
+    for tile in (None, 16):
+        one_by_one = Restorer(net, tile=tile)
+        one_by_one._batch = lambda lq, num_samples: 1
+        for restorer in (Restorer(net, tile=tile), one_by_one):
+            embedded.clear()
+            samples = restorer.restore(lq, POINT, keep_samples=True).samples
+            torch.testing.assert_close(samples, expected, rtol=0, atol=1e-5)
+            assert len(embedded) == 1
+    handle.remove()
+
+
+@pytest.mark.slow
+def test_compiled_sampling_is_one_graph_and_leaves_the_network_alone(net: PredictRefineNet, monkeypatch) -> None:
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list) -> torch.fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    monkeypatch.setattr(torch, 'compile', functools.partial(torch.compile, backend=backend, fullgraph=True))
+    for precision, tolerance in (('float32', 1e-6), ('bfloat16', 1e-2)):
+        for seed in range(2):  # the second image finds the graph of the first
+            lq = torch.rand(3, 20, 17, generator=torch.Generator().manual_seed(seed))
+            compiled, plain = (Restorer(net, precision, compile=compile).restore(lq, POINT, keep_samples=True).samples
+                               for compile in (True, False))
+            torch.testing.assert_close(compiled, plain, rtol=0, atol=tolerance)
+    assert len(graphs) == 2
+    assert net.denoiser._compiled_call_impl is None
 
 
 def test_halo_is_needed(net: PredictRefineNet) -> None:
@@ -138,11 +189,20 @@ def test_deterministic_network_and_its_tiles() -> None:
     torch.testing.assert_close(result.image, tiled.restore(lq, POINT).image, rtol=0, atol=1e-6)
 
 
+def test_a_point_on_a_finer_grid_visits_some_of_its_levels() -> None:
+    fine = OperatingPoint('ddim', steps=12, final_variance=0.3).schedule.alpha_bars
+    point = OperatingPoint('ddim', steps=4, grid_steps=12, final_variance=0.3)
+    torch.testing.assert_close(point.schedule.alpha_bars, fine[[2, 5, 8, 11]])
+    assert OperatingPoint.from_options(point.as_options()) == point and 'grid_steps' not in POINT.as_options()
+
+
 @pytest.mark.parametrize('options, word', [
     ({'stesp': 3}, 'steps'),
     ({'steps': 0}, 'steps'),
     ({'sampler': 'dimm'}, 'ddim'),
     ({'final_variance': 1.5}, 'final_variance'),
+    ({'steps': 4, 'grid_steps': 6}, 'grid_steps must be a multiple of steps'),
+    ({'steps': 4, 'grid_steps': 2.0}, 'grid_steps'),
     ({'eta': -1}, 'eta'),
     ({'seed': 'x'}, 'seed'),
     ({'num_samples': True}, 'num_samples'),
@@ -157,3 +217,4 @@ def test_low_precision_stays_close(net: PredictRefineNet) -> None:
     point = OperatingPoint(steps=3, final_variance=0.5, clamp=True)
     exact, fast = (Restorer(net, precision=p).restore(lq, point).image.numpy() for p in ('float32', 'bfloat16'))
     assert 0 < np.abs(exact - fast).max() < 0.1
+    assert all(parameter.dtype == torch.float32 for parameter in net.parameters())

@@ -35,6 +35,8 @@ def test_between_points_numbers_go_geometrically() -> None:
 
 def test_points_of_other_kinds_are_not_mixed() -> None:
     assert point_at(PATH, 0.74) == PATH[1] and point_at(PATH, 0.76) == PATH[2]
+    distilled = [OperatingPoint('ddim', steps=steps, grid_steps=8) for steps in (2, 4)]  # 3 does not divide 8
+    assert point_at(distilled, 0.4) == distilled[0] and point_at(distilled, 0.6) == distilled[1]
 
 
 @pytest.mark.parametrize('knob', [-0.1, 1.01, math.nan, True, '0.5'])

@@ -71,4 +71,4 @@ def test_the_restorer_windows_the_predictor_but_not_the_denoiser() -> None:
     result = restorer.restore(lq, OperatingPoint(steps=2))
     torch.testing.assert_close(result.initial[:, 0, 0], lq[:, :, :20].mean((1, 2)))
     torch.testing.assert_close(restorer.predict(lq), result.initial)
-    assert seen == [(1, 6, 20, 36)] * 2 and (4, 4) in calls
+    assert seen == [(1, 3, 20, 36)] * 2 and (4, 4) in calls
