@@ -34,6 +34,7 @@ METRICS = {
 }
 MODELS = {
     'AdversarialRestorationModel': '.models.adversarial_restoration_model',
+    'ProgressiveDistillationModel': '.models.distillation_model',
     'RestorationModel': '.models.restoration_model',
     'StochasticRefineModel': '.models.stochastic_refine_model',
 }

@@ -40,7 +40,8 @@ def test_file_builds_what_it_names(file: Path, photos: Path, pairs: Path) -> Non
 
     opt = load(file)
     opt |= {'is_train': mode == 'train', 'num_gpu': 0}  # BasicSR's parser has resolved 'auto' by then
-    opt['path']['pretrain_network_g'] = None
+    distils = opt['model_type'] == 'ProgressiveDistillationModel'  # which needs weights; these are not read
+    opt['path'] |= {'pretrain_network_g': str(file) if distils else None, 'strict_load_g': not distils}
     opt['network_g'] = without(opt['network_g'], 'pretrained')
     for name, dataset in opt['datasets'].items():
         dataset['phase'] = name.split('_')[0]
