@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from .errors import InputError
+from .sharded_checkpoints import is_sharded, read_sharded
+from .torch_files import read_torch_file
 
 METADATA_KEY = 'stochastic_refine'
 #: Keys under which projects of this field wrap a state dict; the first one present is taken.
@@ -34,57 +36,61 @@ class Checkpoint:
 
 
 def read_checkpoint(path: str | Path, prefer: str = 'params_ema') -> Checkpoint:
-    """Read a ``.pth`` or ``.safetensors`` checkpoint onto the CPU; code in a file is never run.
+    """Read a ``.pth`` or ``.safetensors`` checkpoint, or the folder of a sharded one, onto the CPU; code in it is never run.
 
     Args:
-        path: The file.
+        path: The file or folder.
         prefer: Which weights to take where a file wraps several; others are taken where it has none under this key.
 
     Raises:
         InputError: If the file is missing, damaged, holds objects other than tensors and plain values, or no weights.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f'Checkpoint {path} does not exist; check the path.')
+    if path.is_dir():
+        return _unwrap(read_sharded(path), path, prefer)
     if path.suffix == '.safetensors':
         return _read_safetensors(path)
-    try:
-        content = torch.load(path, map_location='cpu', weights_only=True)
-    except OSError as error:
-        raise InputError(f'Checkpoint {path} cannot be read ({error.strerror or error}); check its permissions.') from error
-    except Exception as error:  # on a foreign or damaged file the unpickler can fail with any exception there is
-        if path.stat().st_size > 0 and not _looks_like_pickle(path):
-            raise InputError(f'{path} is not a checkpoint; give a .pth or .safetensors file.') from error
-        if isinstance(error, pickle.UnpicklingError):
-            raise InputError(f'Checkpoint {path} holds Python objects besides tensors and was not loaded, because they could '
-                             'run code; save only its state dict with torch.save and use that file.') from error
-        raise InputError(f'Checkpoint {path} is damaged or cut short and cannot be read; copy or download it again.') from error
+    return _unwrap(read_torch_file(path), path, prefer)
+
+
+def _unwrap(content: Any, path: Path, prefer: str) -> Checkpoint:
     metadata = {}
     if isinstance(content, Mapping):
         metadata = content.get(METADATA_KEY, {})
         key = next((key for key in (prefer, *_WRAPPERS) if isinstance(content.get(key), Mapping)), None)
         content = content[key] if key else content
-    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+    if not isinstance(content, Mapping) or not content or not all(
+            isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()):
         raise InputError(f'Checkpoint {path} holds no weights; a state dict, bare or under one of '
                          f'{", ".join(_WRAPPERS)}, is expected.')
-    return Checkpoint({key.removeprefix('module.'): value for key, value in content.items()}, metadata)
+    params = {key.removeprefix('module.'): value for key, value in content.items()}
+    bad = next((key for key, value in params.items() if value.layout != torch.strided or value.device.type != 'cpu'), None)
+    if bad is not None:
+        raise InputError(f'Checkpoint {path}: {bad} is no dense tensor; save an ordinary state dict.')
+    stored = sum(file.stat().st_size for file in (path.iterdir() if path.is_dir() else [path]))
+    # Views of one small storage can pretend to be gigabytes; a tied weight is one that is there twice
+    if sum(value.numel() * value.element_size() for value in params.values()) > 10 * stored:
+        raise InputError(f'Checkpoint {path} declares weights of many times its own size, as a trap does; save it anew.')
+    return Checkpoint(params, _checked_metadata(metadata, path))
 
 
-def _looks_like_pickle(path: Path) -> bool:
-    """Whether the file is a PyTorch archive or a bare pickle, so that a failure means refused content, not a wrong file."""
-    with path.open('rb') as file:
-        start = file.read(2)
-    return start in (b'PK', b'\x80\x02', b'\x80\x03', b'\x80\x04', b'\x80\x05')
+def _checked_metadata(metadata: Any, path: Path) -> dict[str, Any]:
+    if not isinstance(metadata, Mapping):
+        raise InputError(f'Checkpoint {path}: its metadata under {METADATA_KEY} is no block of keys; save it anew.')
+    return dict(metadata)
 
 
 def _read_safetensors(path: Path) -> Checkpoint:
     from safetensors import SafetensorError, safe_open
+    if not path.is_file():
+        raise InputError(f'Checkpoint {path} does not exist; check the path.')
     try:
         with safe_open(path, framework='pt') as file:
             metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, '{}'))
-            return Checkpoint({key: file.get_tensor(key) for key in file.keys()}, metadata)
-    except (SafetensorError, OSError, ValueError) as error:
+            params = {key: file.get_tensor(key) for key in file.keys()}
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise InputError(f'Checkpoint {path} is damaged or no safetensors file; copy or download it again.') from error
+    return Checkpoint(params, _checked_metadata(metadata, path))
 
 
 def save_safetensors(path: str | Path, params: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
@@ -110,6 +116,9 @@ def write_metadata(source: str | Path, target: str | Path, key: str, value: Any)
     if 'network' not in metadata:
         raise InputError(f'{source} does not say which network it belongs to, since it was not saved by stochastic_refine; '
                          'nothing can be stored in it.')
+    if is_sharded(source):
+        raise InputError(f'{source} is a sharded checkpoint, in which nothing can be stored; make a file of it with '
+                         'scripts/export_weights.py first.')
     if source.suffix != target.suffix:
         raise InputError(f'{target} would be a copy of {source}, so its suffix must be {source.suffix}.')
     if source.suffix == '.safetensors':
@@ -120,7 +129,7 @@ def write_metadata(source: str | Path, target: str | Path, key: str, value: Any)
             tensors = {name: file.get_tensor(name) for name in file.keys()}
         write_atomically(target, lambda temporary: save_file(tensors, temporary, texts))
         return
-    content = torch.load(source, map_location='cpu', weights_only=True)
+    content = read_torch_file(source)
     write_atomically(target, lambda temporary: torch.save({**content, METADATA_KEY: metadata}, temporary))
 
 
@@ -154,6 +163,13 @@ def write_atomically(path: str | Path, write: Callable[[str], None]) -> None:
         raise
 
 
+def remove_leftovers(folder: str | Path) -> None:
+    """Remove the temporary files and folders that a process killed while it saved left; none may be saving there now."""
+    for path in Path(folder).glob('.*.*'):
+        if path.suffix in ('.pth', '.state'):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
@@ -164,15 +180,31 @@ def load_weights(net: nn.Module, params: Mapping[str, Tensor], where: str) -> No
     """Load ``params`` strictly into ``net``, casting to its dtype.
 
     Raises:
-        InputError: If names or shapes do not fit; the message tells how many and shows the first of each.
+        InputError: As :func:`check_fit`.
+    """
+    check_fit(net, params, where)
+    net.load_state_dict(params)
+
+
+def check_fit(net: nn.Module, params: Mapping[str, Tensor], where: str) -> None:
+    """Check that ``params`` are weights of ``net``, which may be on the meta device.
+
+    Raises:
+        InputError: If names or shapes do not fit, with how many and the first of each, or values are NaN or infinite.
     """
     own = net.state_dict()
     missing, unexpected = sorted(own.keys() - params.keys()), sorted(params.keys() - own.keys())
+    shared = sorted(own.keys() & params.keys())
     shapes = [f'{key} is {tuple(params[key].shape)}, not {tuple(own[key].shape)}'
-              for key in own.keys() & params.keys() if own[key].shape != params[key].shape]
-    problems = [f'{len(found)} {what} (first: {found[0]})'
-                for what, found in (('missing', missing), ('unexpected', unexpected), ('of another shape', sorted(shapes))) if found]
+              for key in shared if own[key].shape != params[key].shape]
+    kinds = [f'{key} is {params[key].dtype}'
+             for key in shared if own[key].is_floating_point() != params[key].is_floating_point()]
+    problems = [f'{len(found)} {what} (first: {found[0]})' for what, found in (
+        ('missing', missing), ('unexpected', unexpected), ('of another shape', shapes), ('of another type', kinds)) if found]
     if problems:
         raise InputError(f"{where} holds weights of another network than {type(net).__name__} with these options: "
                          f"{'; '.join(problems)}. Choose the checkpoint or the options that belong together.")
-    net.load_state_dict(params)
+    broken = [key for key in shared if own[key].is_floating_point() and not torch.isfinite(params[key].float()).all()]
+    if broken:
+        raise InputError(f'{where} has NaN or infinity in {len(broken)} of its {len(shared)} tensors (first: {broken[0]}), as '
+                         'after a training that diverged; take an earlier checkpoint.')

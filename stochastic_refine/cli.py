@@ -15,13 +15,25 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        Exit code: 0; 2 after a sentence on standard error about unusable input; 130 after Ctrl-C.
+        Exit code: 0; 2 after a sentence on standard error about unusable input; 130 after Ctrl-C; 141 if the reader of a pipe
+        went away.
     """
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] in (['train'], ['test']):  # BasicSR's own parser reads the rest
         from .launch import main as launch
         sys.argv = [f'stochastic-refine {argv[0]}', *argv[1:]]
         return launch(argv[0], os.getcwd())
+    try:
+        try:
+            return _command(argv)
+        finally:
+            sys.stdout.flush()  # so that a closed pipe shows here
+    except BrokenPipeError:  # ``| head`` has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at Python's end
+        return 141
+
+
+def _command(argv: list[str]) -> int:
     args = _parser().parse_args(argv)
     try:
         return args.run(args) or 0
@@ -60,7 +72,8 @@ def _parser() -> argparse.ArgumentParser:
 def _add_restore(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         'restore', help='restore blurred photos',
-        description='Restore blurred photos. Photos that are there already are skipped, so a stopped run can be repeated.')
+        description='Restore blurred photos. Photos that are there already are skipped, so a stopped run can be repeated. '
+        'Under torchrun the processes share the photos.')
     parser.add_argument('inputs', nargs='+', help='photos, folders or patterns')
     parser.add_argument('-o', '--output', type=Path, required=True, help='folder; for one photo also a file')
     parser.add_argument('-w', '--weights', default='small', help='name or checkpoint file (default: small)')
@@ -81,6 +94,7 @@ def _add_restore(commands: argparse._SubParsersAction) -> None:
     parser.add_argument('--recursive', action='store_true', help='search folders with their subfolders')
     parser.add_argument('--overwrite', action='store_true', help='restore photos again whose result is there')
     parser.add_argument('--tile', default='auto', help="tile's side in pixels, auto or none (default: auto)")
+    parser.add_argument('--workers', type=int, default=1, help='processes on this machine (default: 1)')
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1, mps (default: auto)')
     parser.add_argument('--precision', default='auto', choices=('auto', 'float32', 'bfloat16'))
     parser.set_defaults(run=_restore)
@@ -218,13 +232,13 @@ def _add_prepare(commands: argparse._SubParsersAction) -> None:
 
 
 def _restore(args: argparse.Namespace) -> int:
+    _check_at_least(args, workers=1)
     from .evaluation.restore_folder import restore_photos
     changes = {key: getattr(args, key) for key in ('sampler', 'steps', 'final_variance', 'eta', 'clamp')}
     return restore_photos(
         args.inputs, args.output, weights=args.weights, save=args.save.split(','), overwrite=args.overwrite,
         recursive=args.recursive, device=args.device, precision=args.precision, tile=_tile(args.tile), point=args.point,
-        samples=args.samples, average=args.average, seed=args.seed,
-        tradeoff=args.tradeoff, **changes)
+        samples=args.samples, average=args.average, seed=args.seed, tradeoff=args.tradeoff, workers=args.workers, **changes)
 
 
 def _evaluate(args: argparse.Namespace) -> None:

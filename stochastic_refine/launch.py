@@ -5,15 +5,20 @@ Both ``python basicsr/train.py`` and ``stochastic-refine train`` end here.
 
 from __future__ import annotations
 
+import errno
+import logging
+import math
 import os
 import pickle
 import signal
 import sys
 from collections.abc import Callable
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 from .data.checked_dataset import CheckedDataset
+from .data.random_streams import Draw, seed_item
 from .errors import InputError
 from .registration import prepare_basicsr, register_all
 
@@ -33,6 +38,12 @@ def main(mode: str, root: str) -> int:
     except InputError as error:
         print(f'Error: {error}', file=sys.stderr)
         return 2
+    except OSError as error:  # BasicSR makes folders and files of its own
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        print(f"Error: {error.filename or 'A file'} could not be written ({error.strerror}); free some space or choose another "
+              'folder.', file=sys.stderr)
+        return 2
     except KeyboardInterrupt as stop:
         remedy = '; continue with --auto_resume from the last checkpoint' if mode == 'train' else ''
         print(stop.args[0] if stop.args else f'Stopped{remedy}.', file=sys.stderr)
@@ -43,16 +54,22 @@ def main(mode: str, root: str) -> int:
 def _pipeline(mode: str) -> Callable[[str], None]:
     """BasicSR's pipeline with what it looks up in its own module replaced where needed."""
     prepare_basicsr()
+    logging.raiseExceptions = False  # a log file on a full disk is told about by what else cannot be written
     _allow_processes_without_gpu()
     if mode == 'train':
         import basicsr.train as pipeline
-        pipeline.load_resume_state = load_resume_state
-        pipeline.create_train_val_dataloader = _with_epoch_length(pipeline.create_train_val_dataloader)
+
+        from .models.loading_ahead import load_ahead
+        _resume_exactly(pipeline)
+        load_ahead(pipeline)
         run = pipeline.train_pipeline
     else:
         import basicsr.test as pipeline
         run = pipeline.test_pipeline
     register_all()
+    from basicsr.utils import options
+    from yaml import SafeLoader
+    options.ordered_yaml = lambda: (SafeLoader, None)  # BasicSR's loader would run code that an options file holds
     build_dataset, parse_options = pipeline.build_dataset, pipeline.parse_options
     pipeline.build_dataset = lambda opt: _build_checked(build_dataset, opt)
     pipeline.parse_options = lambda *args, **kwargs: _parse_and_check(parse_options, *args, **kwargs)
@@ -74,13 +91,27 @@ def _parse_and_check(parse_options: Callable[..., Any], root: str, is_train: boo
         raise InputError(f'--force_yml cannot be applied ({error}); write key=value or block:key=value.') from error
     opt['root_path'] = root
     check_options(opt)
+    if opt['dist']:  # without manual_seed in the file each process drew one of its own
+        import torch.distributed as dist
+        seed = [opt['manual_seed']]
+        dist.broadcast_object_list(seed)
+        opt['manual_seed'] = seed[0]
     for dataset in opt['datasets'].values():
         dataset.setdefault('scale', 1)  # BasicSR comes from super-resolution
     return opt, args
 
 
 class _PipelineDataset(CheckedDataset):
-    """Reaches workers that are spawned, not forked, as with ``--launcher pytorch``: they need the compatibility layer first."""
+    """Gives each item of a training random numbers of its own, which do not depend on the process that loads it.
+
+    Reaches workers that are spawned, not forked, as with ``--launcher pytorch``: they need the compatibility layer first.
+    """
+
+    def __getitem__(self, index: int | Draw) -> Any:
+        if isinstance(index, Draw):
+            index, seed = index
+            seed_item(seed)
+        return super().__getitem__(index)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[bytes]]:
         return _unpickle_dataset, (pickle.dumps(self.__dict__), )
@@ -112,62 +143,41 @@ def _init_worker(init: Callable[[int], None] | None, worker: int) -> None:
         init(worker)
 
 
-def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
-    """BasicSR's function of this name, working without a GPU and from any folder.
+def _resume_exactly(pipeline: ModuleType) -> None:
+    """Make BasicSR's training pipeline resume with the very batch that would have come next.
 
-    BasicSR 1.4.2 moves the state to CUDA, looks for it relative to the current folder, and does not survive a state cut short
-    by a crash. Here the newest state that is whole, with its network, is taken.
+    BasicSR begins the interrupted epoch anew. Besides, the loader refuses a data set smaller than a batch, tells the model how
+    long an epoch is, and keeps Ctrl-C from its workers.
     """
-    from basicsr.utils import check_resume
-    folder = opt['path']['training_states']
-    if opt['auto_resume']:
-        names = os.listdir(folder) if os.path.isdir(folder) else []
-        # other names: temporary files of a process that was killed while it saved
-        iterations = [int(name[:-6]) for name in names if name.endswith('.state') and name[:-6].isdigit()]
-        candidates = [os.path.join(folder, f'{iteration}.state') for iteration in sorted(iterations, reverse=True)]
-    else:
-        candidates = [opt['path']['resume_state']] if opt['path'].get('resume_state') else []
-    for path in candidates:
-        state = _read_state(path)
-        if state is None:
-            continue
-        network = os.path.join(opt['path']['models'], f"net_g_{state['iter']}.pth")
-        if os.path.exists(network):
-            opt['path']['resume_state'] = path
-            check_resume(opt, state['iter'])
-            return state
-    if candidates:
-        raise InputError(f'No training state in {os.path.dirname(candidates[0])} is whole and has its network beside it; '
-                         'start anew without --auto_resume and resume_state.')
-    return None
+    from .data.resumable_sampler import ResumableSampler
+    from .models.training_state import load_resume_state
+    state: dict[str, Any] = {}
+    create = pipeline.create_train_val_dataloader
 
-
-def _read_state(path: str) -> dict[str, Any] | None:
-    import torch
-    if not os.path.exists(path):
-        raise InputError(f'path: resume_state {path} does not exist; check the path or remove the key.')
-    try:
-        return torch.load(path, map_location='cpu', weights_only=True)
-    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError):
-        return None
-
-
-def _with_epoch_length(create: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap BasicSR's loader construction: refuse a data set smaller than a batch, tell the model how long an epoch is, and keep
-    Ctrl-C from the workers."""
+    def load_state(opt: dict[str, Any]) -> dict[str, Any] | None:
+        nonlocal state
+        state = load_resume_state(opt) or {}
+        return state or None
 
     def create_train_val_dataloader(opt: dict[str, Any], logger: Any) -> Any:
-        result = create(opt, logger)
-        loader = result[0]
-        if len(loader) == 0:
+        loader, sampler, val_loaders, _, total_iters = create(opt, logger)
+        length = len(loader)
+        if length == 0:
             raise InputError(f"datasets: train has {len(loader.dataset)} images, fewer than one batch of "
                              f"{opt['datasets']['train']['batch_size_per_gpu']} on each of {opt['world_size']} processes; "
                              'lower batch_size_per_gpu or raise dataset_enlarge_ratio.')
-        opt['iterations_per_epoch'] = len(loader)
+        opt['iterations_per_epoch'] = length
         loader.worker_init_fn = partial(_init_worker, loader.worker_init_fn)
-        return result
+        sampler.seed = opt['manual_seed']
+        if state:
+            state['epoch'] = (state['iter'] - 1) // length  # the loader may be another than when the state was saved
+            sampler.resume(state['epoch'], (state['iter'] - state['epoch'] * length) * loader.batch_sampler.batch_size)
+        # BasicSR counts batches that are not full, which its loader leaves out: the training would end too early
+        return loader, sampler, val_loaders, math.ceil(total_iters / length), total_iters
 
-    return create_train_val_dataloader
+    pipeline.load_resume_state = load_state
+    pipeline.create_train_val_dataloader = create_train_val_dataloader
+    pipeline.EnlargedSampler = ResumableSampler
 
 
 def _allow_processes_without_gpu() -> None:

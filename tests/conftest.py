@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import json
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -235,6 +237,46 @@ def start(tmp_path, _fork_server):
 def launch(start):
     """Like ``start``, but waits for the end."""
     return lambda *args, **kwargs: start(*args, **kwargs).wait()
+
+
+@dataclass
+class Ranks:
+    """What the processes of one command left: exit codes, errors, the images that each did, and the first one's figures."""
+
+    codes: list[int]
+    errors: list[str]
+    images: list[list[str]]
+    figures: dict[str, str]
+
+
+@pytest.fixture
+def ranks(tmp_path, _fork_server):
+    """A function that runs a command in so many processes, as torchrun would, in a new folder of the test's."""
+    import forked_ranks
+
+    def run(processes: int, *argv: str) -> tuple[Path, Ranks]:
+        folder = tmp_path / f'ranks{processes}'
+        folder.mkdir()
+        port = free_port()
+        running = [_fork_server.Process(target=forked_ranks.run, args=(list(argv), str(folder), rank, processes, port))
+                   for rank in range(processes)]
+        for process in running:
+            process.start()
+        for process in running:
+            process.join(240)
+            process.kill()
+        texts = [[path.read_text() if path.exists() else '' for path in (folder / f'{name}{rank}' for rank in range(processes))]
+                 for name in ('err', 'images', 'figures')]
+        return folder, Ranks([process.exitcode for process in running], texts[0], [text.split() for text in texts[1]],
+                             json.loads(texts[2][0] or '{}'))
+
+    return run
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        return free.getsockname()[1]
 
 
 def write_yaml(path: Path, options: dict[str, Any]) -> Path:

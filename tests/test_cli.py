@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from conftest import python_environment
 
 from stochastic_refine import __version__
 from stochastic_refine.cli import main
@@ -43,3 +46,10 @@ def test_version_and_unknown_command(capsys: pytest.CaptureFixture) -> None:
             main(arguments)
         assert end.value.code == code
     assert __version__ in capsys.readouterr().out
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    process = subprocess.Popen([sys.executable, '-m', 'stochastic_refine.cli', 'list'], env=python_environment(),
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()  # as ``| head -1`` does
+    assert process.stderr.read() == b'' and process.wait() == 141

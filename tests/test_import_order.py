@@ -15,13 +15,16 @@ FILES = sorted(path for path in PACKAGE.rglob('*.py') if path != PACKAGE / '__in
 #: Rooms (folders) and top-level modules from left to right; each may import itself and whatever stands in a row above its own.
 ORDER = [
     {'errors'},
+    {'torch_files', 'options_file'},
+    {'sharded_checkpoints'},
     {'checkpoints', 'processes'},
     {'diffusion', 'blur'},
     {'archs', 'losses', 'metrics', 'data'},
+    {'option_values'},
     {'inference'},
     {'models'},
     {'latent'},
-    {'registration'},
+    {'registration', 'dataset_check'},
     {'evaluation', 'option_check'},
     {'launch', 'doctor', 'install_into'},
     {'cli'},

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from conftest import python_environment
 
 from stochastic_refine.errors import InputError
 from stochastic_refine.processes import my_share, run_parallel
@@ -32,6 +39,60 @@ def test_an_error_reaches_the_caller_as_it_was(capsys: pytest.CaptureFixture) ->
         assert capsys.readouterr().err.endswith('\n'), 'the bar is not closed'
     with pytest.raises(InputError, match='fewer workers'):
         run_parallel(square, [1, 99, 2], 2, 'Squaring')
+
+
+def test_the_death_of_a_worker_leaves_the_others_at_work(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match='^1 of 6 naps are not done'):
+        run_parallel(nap_and_note, [(tmp_path, i, i == 1) for i in range(6)], 2, 'Napping', 'nap')
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['0', '2', '3', '4', '5']
+
+
+def nap_and_note(job: tuple[Path, int, bool]) -> None:
+    folder, number, dies = job
+    if dies:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.5)
+    (folder / str(number)).touch()
+
+
+NAPPING = '''
+import os, sys, time
+from pathlib import Path
+from stochastic_refine.processes import run_parallel
+
+def nap(i):
+    (Path(sys.argv[1]) / str(os.getpid())).touch()
+    time.sleep(600)
+
+if __name__ == '__main__':
+    run_parallel(nap, range(4), 2, 'Napping')
+'''
+
+
+def test_workers_end_with_their_parent(tmp_path: Path) -> None:
+    script, notes = tmp_path / 'napping.py', tmp_path / 'notes'
+    script.write_text(NAPPING)
+    notes.mkdir()
+    parent = subprocess.Popen([sys.executable, str(script), str(notes)], env=python_environment(), stderr=subprocess.DEVNULL)
+    wait_for(lambda: len(list(notes.iterdir())) == 2)
+    parent.kill()
+    parent.wait()
+    wait_for(lambda: not any(is_alive(int(path.name)) for path in notes.iterdir()))
+
+
+def is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_shares_cover_everything_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from basicsr.archs import build_network
 from basicsr.losses import build_loss
 from torch import Tensor, nn
@@ -67,10 +68,9 @@ class AdversarialRestorationModel(RestorationModel):
         net_d_iters, net_d_init_iters: As in SRGANModel: the generator learns in every ``net_d_iters``-th iteration, after the
             first ``net_d_init_iters``.
 
-    Both networks' gradients are taken before either is updated. The mean scores are not saved: they are taken anew after
-    resuming.
+    Both networks' gradients are taken before either is updated. The mean scores are those over all processes.
 
-    Overridden: the losses, and what a second network takes in set-up and saving. Inherited: everything else.
+    Overridden: the losses, and what a second network takes in set-up, saving and resuming. Inherited: everything else.
     """
 
     @classmethod
@@ -128,7 +128,11 @@ class AdversarialRestorationModel(RestorationModel):
         self.scores: dict[str, list[list[Tensor]]] = {'real': [], 'fake': []}
         losses.update(self.backward_by_parts(self.net_d, self.discriminator_losses, self.gt, torch.cat(self.restored)))
         for side, parts in self.scores.items():
-            self.score_means.add(side, [torch.cat(scale).mean().item() for scale in zip(*parts)])
+            means = torch.stack([torch.cat(scale).mean() for scale in zip(*parts)])
+            if self.opt['dist']:
+                dist.all_reduce(means)
+                means /= self.opt['world_size']
+            self.score_means.add(side, means.tolist())
         return losses
 
     def generator_losses(self, lq: Tensor, gt: Tensor) -> dict[str, Tensor]:
@@ -172,6 +176,15 @@ class AdversarialRestorationModel(RestorationModel):
     def save(self, epoch: int, current_iter: int) -> None:
         self.save_network(self.net_d, 'net_d', current_iter)  # before the state, by which resuming starts
         super().save(epoch, current_iter)
+
+    def training_state(self, epoch: int, current_iter: int) -> dict[str, Any]:
+        means = {side: list(batches) for side, batches in self.score_means.batches.items()}
+        return {**super().training_state(epoch, current_iter), 'score_means': means}
+
+    def resume_training(self, resume_state: dict[str, Any]) -> None:
+        super().resume_training(resume_state)
+        for side, batches in resume_state.get('score_means', {}).items():  # states of earlier versions have none
+            self.score_means.batches[side].extend(batches)
 
 
 def relativistic_loss(criterion: nn.Module, scores: Sequence[Tensor], other_means: Sequence[float], target_is_real: bool,

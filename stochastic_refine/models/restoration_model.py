@@ -14,18 +14,21 @@ import torch
 import torch.distributed as dist
 from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger
-from basicsr.utils.dist_util import master_only
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.utils._pytree import tree_map_only
 
 from ..archs.build import check_arch_options, nearest, without_pretrained
 from ..archs.memory_format import channels_last
 from ..archs.predict_refine_arch import final_output
 from ..checkpoints import METADATA_KEY, load_weights, read_checkpoint, write_atomically
+from ..data.random_streams import seed_iteration, stream_seed
 from ..errors import InputError
 from ..inference.operating_point import OperatingPoint, check_tiles_and_windows
 from ..inference.restorer import Restorer
 from ..losses.perceptual_loss import build_perceptual_loss
+from ..sharded_checkpoints import save_sharded
+from .activation_checkpointing import check_setting, checkpoint_activations
 from .lr_scheduler import build_schedulers
 from .progressive import ProgressivePatches
 from .validation import ShardedValidation
@@ -40,6 +43,8 @@ class RestorationModel(ShardedValidation, SRModel):
         precision: ``float32`` (default) or ``bfloat16`` autocast; weights, losses and EMA stay in float32.
         accumulate: Split each loaded batch into this many parts, whose gradients are added up: one optimizer step per
             iteration and the same result as in one go, with the memory of a part.
+        activation_checkpointing: Class names of blocks that keep only their inputs for the backward pass, which computes the
+            rest again; ``true`` for the network's own repeated blocks. Same gradients, less memory, more time.
         grad_clip: Largest norm of the gradient.
         compile: Compile the network with torch.compile.
         optim_g.type: Any optimizer of ``torch.optim``.
@@ -47,6 +52,13 @@ class RestorationModel(ShardedValidation, SRModel):
     With ``gt_sizes``, ``mini_batch_sizes`` and ``iters`` in ``datasets: train:``, each iteration takes the part of the loaded
     batch that :class:`ProgressivePatches` says. With ``grids: true`` and ``crop_size`` in ``val:``, images are restored window
     by window.
+
+    Equal seeds give equal bits, and so does a resumed training and an unbroken one: random numbers depend on seed and iteration
+    alone, and an iteration, with all its parts, happens whole or not at all. That wants the same machine, number of threads and
+    of processes, and deterministic operations: PyTorch's are on the CPU, several on a GPU are not. Resuming in three or more
+    processes also adds up gradients in another order, since DistributedDataParallel fills its first buckets anew.
+
+    With ``sharded_checkpoints: true`` in ``logger:``, checkpoints are folders to which each process writes its share.
 
     A loss or gradient that is not finite stops the training before it can spoil weights or checkpoints. Checkpoints are
     written atomically and carry the network's options. Ctrl-C finishes the iteration (on all processes the same one), or the
@@ -57,6 +69,8 @@ class RestorationModel(ShardedValidation, SRModel):
     """
 
     stop_requested = False
+    #: The last iteration of this run that is whole; 0 before the first.
+    finished_iter = 0
 
     @classmethod
     def check_options(cls, opt: dict[str, Any]) -> None:
@@ -70,6 +84,7 @@ class RestorationModel(ShardedValidation, SRModel):
                 raise InputError(f"{where}: precision must be float32 or bfloat16, got '{block['precision']}'.")
         check_tiles_and_windows(opt.get('val') or {})
         if opt['is_train']:
+            check_setting(opt['train'].get('activation_checkpointing'))
             cls.check_losses(opt['train'])
 
     @classmethod
@@ -107,6 +122,9 @@ class RestorationModel(ShardedValidation, SRModel):
         if perceptual:
             self.cri_perceptual = build_perceptual_loss(perceptual).to(self.device)
         self._copy_buffers_to_ema()
+        if train_opt.get('activation_checkpointing'):
+            blocks = checkpoint_activations(self.get_bare_model(self.net_g), train_opt['activation_checkpointing'])
+            get_root_logger().info(f'Blocks whose activations are computed again: {dict(blocks)}.')
         if train_opt.get('compile'):
             self.get_bare_model(self.net_g).compile()
         signal.signal(signal.SIGINT, self._request_stop)
@@ -191,6 +209,8 @@ class RestorationModel(ShardedValidation, SRModel):
         return losses
 
     def optimize_parameters(self, current_iter: int) -> None:
+        # so that neither validation nor an interruption changes what is drawn
+        seed_iteration(stream_seed('iteration', self.opt['manual_seed'], self.opt['rank'], current_iter))
         if self.progressive:
             self.lq, self.gt = self.progressive.cut(self.lq, self.gt, current_iter)
         for optimizer in self.optimizers:
@@ -208,8 +228,8 @@ class RestorationModel(ShardedValidation, SRModel):
             optimizer.step()  # passes over parameters without a gradient
         if self.ema_decay > 0:
             self.model_ema(decay=self.ema_decay)
-        if self._stop_agreed():
-            self._save_and_stop(current_iter)
+        self.finished_iter = current_iter
+        self.stop_if_agreed()
 
     def backward(self, current_iter: int) -> dict[str, Tensor]:
         """Fill the gradients for this iteration's update; the losses, for the log."""
@@ -268,29 +288,40 @@ class RestorationModel(ShardedValidation, SRModel):
 
     def _stop_agreed(self) -> bool:
         """Whether any process was asked to stop; all get the same answer, else one would wait for the others for ever."""
+        stop = self.stop_requested or self.data_error is not None
         if not self.opt['dist']:
-            return self.stop_requested
-        requested = torch.tensor(float(self.stop_requested), device=self.device)
+            return stop
+        requested = torch.tensor(float(stop), device=self.device)
         dist.all_reduce(requested, dist.ReduceOp.MAX)
         return requested.item() > 0
 
     def before_validating_image(self, current_iter: int | str) -> None:
         if self.stop_requested and not self.opt['dist']:
-            # The last validation counts one iteration more than there were.
-            self._save_and_stop(min(int(current_iter), int(self.opt['train']['total_iter'])))
+            self.stop_if_agreed()
 
-    def _save_and_stop(self, current_iter: int) -> None:
+    def save_within_iteration(self, current_iter: int) -> None:
+        """Save like BasicSR's loop, which alone knows the epoch, would after this iteration."""
         per_epoch = self.opt.get('iterations_per_epoch') or current_iter
         self.save((current_iter - 1) // per_epoch, current_iter)
+
+    def stop_if_agreed(self) -> None:
+        """Save and stop if any process was asked to, or cannot read its data; all processes call this at the same places."""
+        if not self._stop_agreed():
+            return
+        saved = ''
+        if self.opt['is_train'] and self.finished_iter:
+            self.save_within_iteration(self.finished_iter)
+            saved = f' and saved at iteration {self.finished_iter}; continue with --auto_resume'
         if self.opt['dist']:
             dist.barrier()  # torchrun ends the others as soon as one process has ended
-        raise KeyboardInterrupt(f'Stopped and saved at iteration {current_iter}; continue with --auto_resume.')
+        if self.data_error is not None:
+            raise InputError(f'{self.data_error} Stopped{saved}.' if saved else str(self.data_error))
+        raise KeyboardInterrupt(f'Stopped{saved}.')
 
     def checkpoint_metadata(self, net_label: str = 'net_g') -> dict[str, Any]:
         """What a network's checkpoint needs besides weights to be used again: plain values only."""
         return {'format': 1, 'network': self.network_options[net_label]}
 
-    @master_only
     def save_network(self, net: nn.Module | list[nn.Module], net_label: str, current_iter: int,
                      param_key: str | list[str] = 'params') -> None:
         nets, keys = (net, param_key) if isinstance(net, list) else ([net], [param_key])
@@ -298,26 +329,38 @@ class RestorationModel(ShardedValidation, SRModel):
         if not all(parameter.isfinite().all() for n in nets for parameter in n.parameters()):
             raise InputError(f'Training stopped at iteration {name}: the update made weights that are not finite, which were '
                              f'not saved; {self._last_checkpoint()} Lower the learning rate or set train: grad_clip.')
-        content: dict[str, Any] = {
-            key: {name: value.detach().cpu() for name, value in self.get_bare_model(n).state_dict().items()}
-            for n, key in zip(nets, keys)
-        }
+        content: dict[str, Any] = {key: dict(self.get_bare_model(n).state_dict()) for n, key in zip(nets, keys)}
         content[METADATA_KEY] = {**self.checkpoint_metadata(net_label), 'iteration': current_iter}
-        path = os.path.join(self.opt['path']['models'], f'{net_label}_{name}.pth')
-        write_atomically(path, lambda temporary: torch.save(content, temporary))
+        self._write(os.path.join(self.opt['path']['models'], f'{net_label}_{name}.pth'), content)
 
-    @master_only
-    def save_training_state(self, epoch: int, current_iter: int) -> None:
-        if current_iter == -1:  # the final weights need no state
-            return
-        state = {
+    def training_state(self, epoch: int, current_iter: int) -> dict[str, Any]:
+        """What resuming needs besides the networks: tensors and plain values only, the same on all processes."""
+        return {
             'epoch': epoch,
             'iter': current_iter,
+            'manual_seed': self.opt['manual_seed'],
             'optimizers': [o.state_dict() for o in self.optimizers],
             'schedulers': [s.state_dict() for s in self.schedulers],
         }
-        path = os.path.join(self.opt['path']['training_states'], f'{current_iter}.state')
-        write_atomically(path, lambda temporary: torch.save(state, temporary))
+
+    def save_training_state(self, epoch: int, current_iter: int) -> None:
+        if current_iter != -1:  # the final weights need no state
+            path = os.path.join(self.opt['path']['training_states'], f'{current_iter}.state')
+            self._write(path, self.training_state(epoch, current_iter))
+
+    def _write(self, path: str, content: dict[str, Any]) -> None:
+        """Write a checkpoint's file, or with ``sharded_checkpoints`` each process its share of a folder of that name."""
+        if self.opt['logger'].get('sharded_checkpoints'):
+            save_sharded(path, content)
+        elif self.opt['rank'] == 0:
+            write_atomically(path, lambda temporary: torch.save(tree_map_only(Tensor, Tensor.cpu, content), temporary))
+
+    def resume_training(self, resume_state: dict[str, Any]) -> None:
+        try:
+            super().resume_training(resume_state)
+        except (AssertionError, KeyError, ValueError) as error:
+            raise InputError(f"The training state {self.opt['path']['resume_state']} does not fit the networks and optimizers "
+                             f'of the options file ({error}); correct the options, or start anew without resuming.') from error
 
     # ---------------------------------------------------------------- restoring
 

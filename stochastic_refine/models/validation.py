@@ -7,16 +7,18 @@ import math
 import os
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from basicsr.metrics import calculate_metric
 from basicsr.utils import get_root_logger, imwrite, tensor2img
 from basicsr.utils.registry import METRIC_REGISTRY
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ..errors import MetricUnavailable
+from ..errors import InputError, MetricUnavailable
 
 
 class ShardedValidation:
@@ -30,6 +32,9 @@ class ShardedValidation:
     over the images that have a score, as some metrics are NaN for images they cannot judge.
     """
 
+    #: Why this process cannot go on: an image, or the next training batch, cannot be read.
+    data_error: InputError | None = None
+
     def dist_validation(self, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool) -> None:
         self.nondist_validation(dataloader, current_iter, tb_logger, save_img)
 
@@ -42,7 +47,11 @@ class ShardedValidation:
         scores = {}
         for index in tqdm(indices, unit='image', desc=name, disable=rank > 0 or not self.opt['val'].get('pbar', False)):
             self.before_validating_image(current_iter)
-            data = dataset[index]
+            try:
+                data = dataset[index]
+            except InputError as error:
+                self.data_error = error
+                break
             self.feed_data({key: value[None] if isinstance(value, Tensor) else [value] for key, value in data.items()})
             image_name = os.path.splitext(os.path.basename(data['lq_path']))[0]
             gt = tensor2img([data['gt']]) if 'gt' in data else None
@@ -51,7 +60,7 @@ class ShardedValidation:
             for result, image in {**results, **self.restorations()}.items():
                 image = tensor2img([image])
                 if save_img:
-                    imwrite(image, self._image_path(name, image_name, result, current_iter))
+                    _save_image(image, self._image_path(name, image_name, result, current_iter))
                 for metric, options in metrics.items():
                     needs_reference = _needs_reference(options['type'])
                     if metric in self._left_out() or (needs_reference and gt is None):
@@ -64,12 +73,19 @@ class ShardedValidation:
                     else:
                         scores[index][f'{result}/{metric}' if result else metric] = score
             self.lq = self.gt = None
+        self.stop_if_agreed()
         scores = _gather(scores, world_size)
         if rank == 0 and scores:
             self._record(name, [scores[index] for index in sorted(scores)], current_iter, tb_logger)
 
     def before_validating_image(self, current_iter: int | str) -> None:
         """Hook: called before each image, for example to stop there."""
+
+    def stop_if_agreed(self) -> None:
+        """Hook: called by all processes when their images are done, before they exchange scores; a model for several processes
+        must end them all if one of them has a ``data_error``, since the others would wait for it."""
+        if self.data_error is not None:
+            raise self.data_error
 
     def _record(self, name: str, scores: list[dict[str, float]], current_iter: int | str, tb_logger: Any) -> None:
         """Average over the images, keep the best, log."""
@@ -115,6 +131,14 @@ class ShardedValidation:
         if self.opt['is_train']:
             return os.path.join(root, image, f'{stem}_{current_iter}.png')
         return os.path.join(root, dataset, f"{stem}_{self.opt['val'].get('suffix') or self.opt['name']}.png")
+
+
+def _save_image(image: NDArray[np.uint8], path: str) -> None:
+    try:
+        imwrite(image, path)
+    except OSError as error:
+        raise InputError(f'{path} could not be written ({error.strerror or error}); free some space, choose another folder or set '
+                         'val: save_img to false.') from error
 
 
 def _metric(key: str) -> str:

@@ -167,6 +167,7 @@ def test_interrupt_saves_at_the_end_of_the_iteration(build_model, restoration_op
 
 def test_interrupt_during_validation_saves_too(build_model, restoration_options):
     model = build_model(restoration_options)
+    step(model, batch(), 2)
     model.stop_requested = True
     with pytest.raises(KeyboardInterrupt, match='saved at iteration 2'):
         validate(model, restoration_options, current_iter=3)  # BasicSR's count after two iterations

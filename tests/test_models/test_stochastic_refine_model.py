@@ -13,6 +13,7 @@ from test_restoration_model import batch, loader, step, validate, weights
 
 from stochastic_refine.archs import build_arch
 from stochastic_refine.archs.predict_refine_arch import final_output
+from stochastic_refine.data.random_streams import seed_iteration, stream_seed
 from stochastic_refine.errors import InputError
 from stochastic_refine.inference.operating_point import OperatingPoint
 from stochastic_refine.inference.restorer import Restorer
@@ -25,10 +26,9 @@ def test_loss_is_the_l1_distance_between_the_noise_and_its_prediction(build_mode
     refine_options['train'].update(precision='float32', accumulate=1)
     model = build_model(refine_options)
     data = batch()
-    torch.manual_seed(7)
+    seed_iteration(stream_seed('iteration', refine_options['manual_seed'], 0, 1))
     output = model.net_g(data['lq'], gt=data['gt'])
     expected = (output['noise'] - output['noise_prediction']).abs().mean().item()
-    torch.manual_seed(7)
     step(model, data)
     assert model.log_dict == {'l_noise': pytest.approx(expected, rel=1e-6)}
     # Eq. (6) alone trains the predictor through the denoiser
