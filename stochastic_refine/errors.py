@@ -15,5 +15,11 @@ class InputError(ValueError):
         super().__init__(message)
 
 
+def words_of(error: BaseException, most: int = 200) -> str:
+    """The first line of another library's error, for a sentence of ours; the error's class if it has no words."""
+    line = next(iter(str(error).strip().splitlines()), '')
+    return line[:most].rstrip('. ') or type(error).__name__
+
+
 class MetricUnavailable(InputError):
     """A metric's package or weights cannot be had here: the metric is left out, whatever else was asked for goes on."""

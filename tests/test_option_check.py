@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import for_test, unet
 
+from stochastic_refine.archs.build import build_arch
 from stochastic_refine.errors import InputError
 from stochastic_refine.option_check import check_options, check_options_file
 
@@ -118,6 +119,15 @@ def test_sound_options_pass(parsed, request, fixture):
     ('train.gan_pool_size', -1, ('gan_pool_size', 'from 0')),
     ('val.grids', 'yes please', ('val: grids', 'true or false')),
     ('val.grids', True, ('val: grids needs crop_size', )),
+    ('network_g.sampling', {'steps': 0}, ('network_g: sampling', 'steps must be')),
+    ('network_g.sampling', {'num_samples': 2}, ('network_g: sampling', 'num_samples')),
+    ('network_g.denoiser.in_channels', 9, ('network_g', 'cannot restore an image', 'channels')),
+    ('network_g.predictor.out_channels', 4, ('network_g', 'PredictRefineNet')),
+    ('network_g.predictor.num_res_blocks', 10**9, ('network_g', 'make it smaller')),
+    ('train.initial_opt.loss_weight', 'much', ('train: initial_opt: loss_weight must be a number', )),
+    ('train.initial_opt.reduction', 'some', ('train: initial_opt: L1Loss refuses its arguments', )),
+    ('train.optim_g.lr', float('nan'), ('train: optim_g: lr is nan', )),
+    ('datasets.train.trajectory_length', [9, 3], ('trajectory_length', '[lowest, highest]')),
     ('datasets.train.num_worker_per_gpu', None, ('num_worker_per_gpu', )),
     ('datasets.train.persistent_workers', True, ('persistent_workers', 'num_worker_per_gpu above 0')),
     ('datasets.val.persistent_workers', True, ('datasets: val: persistent_workers', )),
@@ -222,7 +232,7 @@ def test_pairs_of_different_sizes_in_validation(parsed, own_pairs):
 @pytest.mark.parametrize('text, fragments', [
     ('name: [1, 2', ('not valid YAML', 'line 1')),
     ('a: b: c', ('not valid YAML', )),
-    ('', ('must be a block of keys', )),
+    ('', ('holds no keys', )),
     ('name: x\ndatasets: {}\n', ("lacks the key 'path'", )),
     ('name: x\ndatasets: {train: }\npath: {}\n', ('datasets: train must be a block', )),
     ('name: x\ndatasets: {}\npath:\n', ('path must be a block', )),
@@ -244,3 +254,24 @@ def test_a_missing_file():
 def test_networks_are_checked_without_a_type_too(parsed, refine_options):
     refine_options['network_g']['denoiser'] = {key: value for key, value in unet().items() if key != 'type'}
     assert 'network_g: denoiser' in refusal(parsed, refine_options)
+
+
+def test_weights_of_another_network_are_refused(parsed, refine_options, tmp_path):
+    """Before a folder is made; for the whole network and for a part of it."""
+    other = build_arch(unet(base_channels=8))
+    torch.save({'params': other.state_dict()}, tmp_path / 'other.pth')
+    for path in ('path.pretrain_network_g', 'network_g.predictor.pretrained'):
+        assert 'other.pth holds weights of another network' in refusal(parsed, changed(
+            refine_options, path, str(tmp_path / 'other.pth')))
+    refine_options['path'].update(pretrain_network_g=str(tmp_path / 'other.pth'), strict_load_g=False)
+    check_options(parsed(refine_options))
+    torch.save({'params': build_arch(unet(global_skip=True)).state_dict()}, tmp_path / 'own.pth')
+    check_options(parsed(changed(refine_options, 'network_g.predictor.pretrained', str(tmp_path / 'own.pth'))))
+
+
+def test_a_file_is_found_as_the_parser_finds_it(tmp_path):
+    path = tmp_path / 'hostile.yml'
+    path.write_text('x: !!python/object/apply:os.getcwd []')
+    for arguments in (['-opt', str(path)], [f'-opt={path}'], ['-op', str(path)]):
+        with pytest.raises(InputError, match='hostile.yml is not valid YAML'):
+            check_options_file(['train', *arguments, '--auto_resume'])

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
 import cv2
-from PIL import Image
 from torch.utils import data
 
 from ..errors import InputError
+from .image_files import check_whole, open_image
 
 
 class CheckedDataset(data.Dataset):
@@ -27,6 +28,7 @@ class CheckedDataset(data.Dataset):
     def __init__(self, dataset: data.Dataset) -> None:
         self.dataset = dataset
         self.opt: dict[str, Any] = dataset.opt
+        self.reads_files = self.opt.get('io_backend', {}).get('type') == 'disk'  # BasicSR removes it with the first item
         self.paths = getattr(dataset, 'paths', None)
         if isinstance(self.paths, list):
             self.paths.sort(key=lambda item: str(item.get('lq_path', item.get('gt_path'))) if isinstance(item, dict) else str(item))
@@ -40,14 +42,19 @@ class CheckedDataset(data.Dataset):
         for attempt in range(len(self)):
             i = (index + attempt) % len(self) * len(self.dataset) // len(self)
             try:
+                self._check_files(i)
                 item = self.dataset[i]
                 if self.opt.get('type') == 'PairedImageDataset' and self.opt.get('phase') != 'train':
                     _check_sizes(item, self.opt.get('scale', 1))
                 return item
-            except InputError:
+            except InputError as error:
+                self._check_folders(error)
                 raise
-            # What BasicSR's readers raise for files that are no images, damaged, empty, or do not pair up
-            except (AttributeError, ValueError, TypeError, OSError, cv2.error) as error:
+            except MemoryError:
+                raise InputError(f"Dataset {self.opt['name']}: {self._files(i)} does not fit into memory; make it smaller."
+                                 ) from None
+            except Exception as error:  # for damaged files, or such that do not pair up, BasicSR raises almost anything
+                self._check_folders(error)
                 message = f"Dataset {self.opt['name']}: {self._files(i)} cannot be used ({_first_line(error)})."
                 if not self.opt.get('skip_corrupt'):
                     raise InputError(f'{message} Mend or remove it, or set skip_corrupt: true in this dataset to go on without it.'
@@ -55,11 +62,38 @@ class CheckedDataset(data.Dataset):
                 logging.getLogger('basicsr').warning('%s Skipped.', message)
         raise InputError(f"Dataset {self.opt['name']}: not one item can be read; check its folders.")
 
+    def _check_folders(self, error: Exception) -> None:
+        """Raise an InputError if not an image but its whole folder is lost, such as a disk that is no longer mounted."""
+        for key in ('dataroot_gt', 'dataroot_lq'):
+            folder = self.opt.get(key)
+            if isinstance(folder, str) and not _holds_files(Path(folder).expanduser()):
+                raise InputError(f"Dataset {self.opt['name']}: {key} {folder} is there no longer, or is empty; mount or restore it."
+                                 ) from error
+
     def _files(self, index: int) -> str:
         if not isinstance(self.paths, list):
             return f'item {index}'
         item = self.paths[index]
         return ' / '.join(item[key] for key in ('lq_path', 'gt_path') if key in item) if isinstance(item, dict) else str(item)
+
+    def _check_files(self, index: int) -> None:
+        """Raise a ValueError if an image that BasicSR would read by OpenCV is damaged; our own data sets read by Pillow."""
+        if not self.reads_files or not isinstance(self.paths, list):
+            return
+        item = self.paths[index]
+        for file in item.values() if isinstance(item, dict) else [item]:
+            try:
+                check_whole(file)
+            except InputError as error:
+                raise ValueError(str(error).partition(';')[0]) from error
+
+
+def _holds_files(folder: Path) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is not None
+    except OSError:
+        return False
 
 
 def _check_sizes(item: dict[str, Any], scale: int) -> None:
@@ -67,7 +101,7 @@ def _check_sizes(item: dict[str, Any], scale: int) -> None:
     height, width = (scale * side for side in item['lq'].shape[-2:])
     size = decoded = tuple(item['gt'].shape[:0:-1])
     if Path(item['gt_path']).is_file():  # in an LMDB it is a key
-        with Image.open(item['gt_path']) as image:
+        with open_image(item['gt_path']) as image:
             size = image.size
     # The header's width and height are exchanged in photos that EXIF turns.
     if decoded != (width, height) or sorted(size) != sorted((width, height)):

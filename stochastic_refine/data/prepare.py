@@ -28,6 +28,7 @@ from PIL import Image
 from ..errors import InputError
 from ..processes import run_parallel
 from .archives import DATASETS, EXPECTED_PAIRS, VARIANTS, first_few, read_archive
+from .image_files import open_image
 
 __all__ = ['DATASETS', 'EXPECTED_PAIRS', 'VARIANTS', 'PrepareReport', 'crop_starts', 'prepare']
 
@@ -211,18 +212,17 @@ def _check_record(destination: Path, record: str) -> bool:
 
 def _check_job(job: _Job) -> tuple[tuple[int, int], str]:
     """Frame size (width, height) of a pair, and what is wrong with it or ''; decoded as a whole unless all outputs are done."""
-    path = job.lq
     try:
-        with Image.open(job.lq) as lq, Image.open(path := job.gt) as gt:
+        with open_image(job.lq) as lq, open_image(job.gt) as gt:
             if lq.size != gt.size:
                 return lq.size, '{} is {}x{} but {} is {}x{}'.format(job.lq, *lq.size, job.gt, *gt.size)
-            needed = {output.source for output in job.outstanding(lq.size)}
-            for path, image in ((job.lq, lq), (job.gt, gt)):
-                if path in needed:
-                    image.load()
-            return lq.size, ''
-    except Exception as error:  # Pillow raises errors of many kinds on damaged files
-        return (0, 0), f'{path} is damaged or no image ({error})'
+            size = lq.size
+        for path in {output.source for output in job.outstanding(size)}:
+            with open_image(path) as image:
+                image.load()
+        return size, ''
+    except InputError as error:
+        return (0, 0), str(error).partition(';')[0]
 
 
 def _check_folder(folder: Path, files: Iterable[str], lmdb: bool, is_ours: bool) -> None:
@@ -239,14 +239,14 @@ def _check_folder(folder: Path, files: Iterable[str], lmdb: bool, is_ours: bool)
 def _write_job(job: _Job) -> int:
     """Write what is outstanding of a pair; returns the number of files."""
     frames: dict[Path, Image.Image] = {}
-    with Image.open(job.lq) as image:
+    with open_image(job.lq) as image:
         outstanding = job.outstanding(image.size)
     for output in outstanding:
         if output.is_source_itself():
             _replace(output.path, lambda temporary: _link_or_copy(output.source, temporary))
             continue
         if output.source not in frames:
-            with Image.open(output.source) as image:
+            with open_image(output.source) as image:
                 frames[output.source] = image.convert('RGB')
         crop = frames[output.source].crop(output.box)
         _replace(output.path, lambda temporary: crop.save(temporary, format='PNG', compress_level=3))

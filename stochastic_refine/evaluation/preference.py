@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from .. import __version__
 from ..checkpoints import write_atomically
+from ..data.image_files import open_image
 from ..errors import InputError
 from .protocols import check_kind, match_names, named_images, spread_evenly
 
@@ -326,11 +327,8 @@ def _choose_box(paths: dict[str, Path], size: int, generator: random.Random, cro
 
 
 def _open(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            return image.convert('RGB')
-    except OSError as error:
-        raise InputError(f'Image {path} is damaged ({error}); mend or remove it.') from error
+    with open_image(path) as image:
+        return image.convert('RGB')
 
 
 def _crop(path: Path, box: Box) -> Image.Image:

@@ -180,7 +180,39 @@ def read_key(path: Path) -> dict[str, Any]:
     wanted = {'study', 'settings', 'methods', 'images', 'questions', 'sheets'}
     if not (isinstance(key, dict) and key.get('format') == KEY_FORMAT and wanted <= key.keys()):
         raise InputError(f'{path} is no key of a preference study; give the .key.json that was written beside the page.')
+    try:
+        _check_key(key)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f'{path} is damaged ({error}); give the .key.json as it was written beside the page.') from error
     return key
+
+
+def _check_key(key: dict[str, Any]) -> None:
+    """Raise one of several errors unless all that a tally looks up is there."""
+    def must(sound: bool, what: str) -> None:
+        if not sound:
+            raise ValueError(f'wrong {what}')
+
+    methods, questions = key['methods'], key['questions']
+    must(isinstance(key['study'], str), 'study')
+    must(isinstance(key['settings'], dict) and type(key['settings']['photos']) is int, 'settings')
+    must(isinstance(methods, list) and len(set(methods)) == len(methods) > 1, 'methods')
+    must(all(isinstance(method, str) for method in methods), 'methods')
+    for code, question in questions.items():
+        kind, shown = question['kind'], [question['left'], question['right']]
+        must(kind in ('pair', 'repeat', 'check'), f'kind of question {code}')
+        if kind == 'pair':
+            first, second = (key['images'][image]['method'] for image in shown)
+            must(first != second and {first, second} <= set(methods), f'images of question {code}')
+        elif kind == 'repeat':
+            must(questions[question['repeats']]['kind'] == 'pair', f'repeat {code}')
+        else:
+            must(question['answer'] in shown, f'answer of question {code}')
+    must(isinstance(key['sheets'], list) and len(key['sheets']) > 0, 'sheets')
+    for sheet in key['sheets']:
+        must(isinstance(sheet, list) and all(isinstance(code, str) and code in questions for code in sheet), 'sheet')
+        repeated = [questions[code]['repeats'] for code in sheet if questions[code]['kind'] == 'repeat']
+        must(set(repeated) <= set(sheet), 'repeats of a sheet')
 
 
 def read_answers(path: Path, key: dict[str, Any]) -> Rater:
@@ -265,7 +297,7 @@ def _read_json(path: Path, kind: str) -> Any:
         return json.loads(Path(path).read_text(encoding='utf-8'))
     except OSError as error:
         raise InputError(f'{path} cannot be read ({error.strerror}); check the path of the {kind}.') from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f'{path} is damaged: no JSON ({error}); give the {kind} as it was saved.') from error
 
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from PIL import Image, UnidentifiedImageError
-
 from ..archs.build import nearest
 from ..data.archives import EXPECTED_PAIRS, first_few
+from ..data.image_files import open_image
 from ..data.synthetic_blur_dataset import IMAGE_SUFFIXES
 from ..errors import InputError
 
@@ -140,11 +139,8 @@ def check_kind(path: Path) -> tuple[int, int]:
     Raises:
         InputError: If it is no image, grey, deep or has transparency.
     """
-    try:
-        with Image.open(path) as image:
-            mode, size = image.mode, image.size
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise InputError(f'Image {path} is damaged or no image ({type(error).__name__}); mend or remove it.') from None
+    with open_image(path) as image:
+        mode, size = image.mode, image.size
     if mode not in ('RGB', 'P'):
         kind = {'L': 'grey', '1': 'black and white', 'RGBA': 'RGB with transparency'}.get(mode, f'of mode {mode}')
         raise InputError(f'Image {path} is {kind}, but scores are defined on 8-bit RGB; save it as RGB.')

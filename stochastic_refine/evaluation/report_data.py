@@ -52,14 +52,17 @@ def read_run(folder: Path) -> Evaluation:
         if not (folder / name).is_file():
             raise InputError(f'{folder} has no {name}, so it is no finished output of stochastic-refine evaluate; run that '
                              '(again) with -o naming this folder: what is there already is not computed anew.')
-    table = Table.from_json(_text(folder / 'table.json'))
+    try:
+        table = Table.from_json(_text(folder / 'table.json'))
+    except InputError as error:
+        raise InputError(f'{folder / "table.json"}: {error}') from None
     try:
         found = json.loads(_text(folder / 'images.json'))
         images = {row: [{name: folder / path for name, path in seed.items()} for seed in seeds] for row, seeds in found.items()}
         images = _truth_first(images)
         names = list(next(iter(images.values()))[0])
         unequal = [row for row, seeds in images.items() if any(seed.keys() != set(names) for seed in seeds)]
-    except (ValueError, AttributeError, TypeError, StopIteration, IndexError) as error:
+    except (ValueError, AttributeError, TypeError, StopIteration, IndexError, RecursionError) as error:
         raise InputError(f'{folder / "images.json"} is damaged ({error}); run stochastic-refine evaluate again.') from error
     if unequal or next(iter(images)).lower() != UNRANKED_ROWS[0]:
         raise InputError(f'{folder / "images.json"} does not name every image of {first_few(unequal) or "the ground truth"}; '
@@ -176,10 +179,12 @@ def _read_scores(path: Path) -> Scores:
         with path.open(encoding='utf-8', newline='') as file:
             for line in csv.DictReader(file):
                 seeds = scores.setdefault(line['row'], {}).setdefault(line['metric'], [])
-                while len(seeds) <= int(line['seed']):
-                    seeds.append({})
-                seeds[int(line['seed'])][line['image']] = float(line['score'])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+                number = int(line['seed'])
+                if not 0 <= number < 10_000:
+                    raise ValueError(f'seed {number}')
+                seeds += [{} for _ in range(number + 1 - len(seeds))]
+                seeds[number][line['image']] = float(line['score'])
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise InputError(f'{path} is damaged ({error}); run stochastic-refine evaluate again.') from error
     return scores
 
@@ -193,7 +198,7 @@ def _read_cells(path: Path) -> list[dict[str, Any]]:
         return [{'name': f'{line["cell"]}, {line["images"]} images',
                  'scores': {key: float(line[key]) for key in COLUMNS if line.get(key) is not None}}
                 for line in lines if line['eliminated'] is None]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f'{path} is damaged ({error}); run stochastic-refine sweep again.') from error
 
 

@@ -19,14 +19,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, PngImagePlugin
 from torch import Tensor, nn
 
 from ..checkpoints import write_atomically
+from ..data.image_files import open_image
 from ..data.synthetic_blur_dataset import read_rgb
+from ..errors import InputError
 from ..inference.operating_point import OperatingPoint
 from ..inference.restorer import Restorer
 from ..processes import my_share, run_parallel, wait_for_all
+from .caches import is_number
 from .protocols import Pair
 from .systems import Network
 
@@ -115,7 +118,7 @@ def _restore(job: _Job) -> None:
         return
     restorer = Restorer(load_once(job.network, job.fingerprint, job.device), precision=job.network.precision, tile=job.network.tile,
                         window=job.network.window)
-    lq = torch.from_numpy(read_rgb(job.lq)).permute(2, 0, 1).float() / 255
+    lq = torch.tensor(read_rgb(job.lq)).permute(2, 0, 1).float() / 255
     initial, initial_seconds = _timed(restorer, lambda: restorer.predict(lq))
     for target in missing:
         if target.point is None and initial is not None:
@@ -147,10 +150,12 @@ def _is_done(path: Path, identity: dict[str, Any]) -> bool:
 def read_record(path: Path) -> dict[str, Any] | None:
     """What a restored image says of its making, with ``seconds``; None for other files and missing ones."""
     try:
-        with Image.open(path) as image:
-            return json.loads(image.text[TEXT]) if TEXT in getattr(image, 'text', {}) else None
-    except (OSError, UnidentifiedImageError, ValueError):
+        with open_image(path) as image:
+            record = json.loads(image.info[TEXT])
+            image.verify()  # by its checksums; what was cut short is made again
+    except InputError:
         return None
+    return record if isinstance(record, dict) and is_number(record.get('seconds')) else None
 
 
 def to_pixels(image: Tensor) -> NDArray[np.uint8]:

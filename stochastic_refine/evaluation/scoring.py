@@ -23,6 +23,7 @@ from ..metrics.distribution import inception_features, patches
 from ..processes import my_share, run_parallel, wait_for_all
 from ..registration import register_all
 from .alignment import Alignment, align_to_ground_truth, masked_psnr, masked_ssim
+from .caches import are_numbers, read_arrays, read_json
 
 Array = NDArray[np.uint8]
 
@@ -133,7 +134,7 @@ def _score(job: Job) -> None:
     file = _cache_file(job)
     known = _read_cache(file)
     missing = [key for key in job.metrics if key not in known['scores']]
-    needs_features = job.features and not file.with_suffix('.npy').is_file()
+    needs_features = job.features and _read_features(file) is None
     if not missing and not needs_features:
         return
     restored, gt = (np.ascontiguousarray(read_rgb(path)[..., ::-1]) for path in (job.restored, job.gt))
@@ -163,7 +164,7 @@ def _masked(function: Callable[..., float], pair: Alignment, restored: Array, gt
 def _cached(job: Job) -> ImageScores:
     file = _cache_file(job)
     known = _read_cache(file)
-    features = np.load(file.with_suffix('.npy')) if job.features else None
+    features = _read_features(file) if job.features else None
     return ImageScores({key: known['scores'][key] for key in job.metrics}, features, known.get('aligned'))
 
 
@@ -177,10 +178,16 @@ def _cache_file(job: Job) -> Path:
 
 
 def _read_cache(file: Path) -> dict[str, Any]:
-    try:
-        return json.loads(file.read_text(encoding='utf-8'))
-    except (OSError, ValueError):
-        return {'scores': {}}
+    def fits(content: Any) -> bool:
+        return isinstance(content, dict) and are_numbers(content.get('scores')) and isinstance(
+            content.get('aligned'), (bool, type(None)))
+
+    return read_json(file, fits) or {'scores': {}}
+
+
+def _read_features(file: Path) -> NDArray[np.float32] | None:
+    content = read_arrays(file.with_suffix('.npy')) or {}
+    return content.get('array') if getattr(content.get('array'), 'ndim', 0) == 2 else None
 
 
 def _read_bytes(path: Path) -> bytes:

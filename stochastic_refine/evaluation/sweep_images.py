@@ -16,7 +16,9 @@ from torch import Tensor
 
 from ..data.checked_dataset import CheckedDataset
 from ..data.synthetic_blur_dataset import read_rgb
+from ..dataset_check import check_dataset
 from ..errors import InputError
+from ..option_values import BLOCK, check_kinds, optional
 from ..registration import register_all
 from .protocols import Pair, check_kind, check_same_kind, find_pairs, protocol_named
 
@@ -102,13 +104,18 @@ def pairs_of_options(opt: dict[str, Any], path: Path) -> list[ImagePair]:
     Raises:
         InputError: If there is not one, or it lacks blurred or sharp images.
     """
+    check_kinds(opt, {'datasets': optional(BLOCK)}, str(path))
     blocks = {name: block for name, block in (opt.get('datasets') or {}).items() if not name.startswith('train')}
     if len(blocks) != 1:
         raise InputError(f'{path} has {len(blocks) or "no"} data sets for validation or test where a sweep needs one; give the '
                          'folders of images with --gt and --lq.')
     name, block = next(iter(blocks.items()))
-    if not isinstance(block, dict) or 'dataroot_gt' not in block:
+    check_kinds(opt['datasets'], {name: BLOCK}, f'{path}: datasets')
+    if 'dataroot_gt' not in block:
         raise InputError(f'{path}: datasets: {name} has no dataroot_gt, and without sharp images nothing can be scored.')
+    register_all()
+    from basicsr.utils import registry
+    check_dataset('val', {'name': name, **block}, registry.DATASET_REGISTRY, is_train=False)
     options = json.dumps({'name': name, 'scale': 1, **block, 'phase': 'val'}, sort_keys=True)
     data = _dataset(options)
     return [DatasetItem(options, i, _name(_files(data, i), block['dataroot_gt'], i)) for i in range(len(data))]

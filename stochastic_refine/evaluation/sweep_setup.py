@@ -10,9 +10,10 @@ from ..checkpoints import read_checkpoint, write_metadata
 from ..errors import InputError
 from ..inference.operating_point import OperatingPoint
 from ..inference.tradeoff import TRADEOFF_KEY
+from ..options_file import read_options_file
 from .scoring import IMAGE_METRICS, unavailable_metrics
 from .sweep_images import ImagePair, pairs_of_data_folder, pairs_of_folders, pairs_of_options
-from .systems import Network, parse_system, read_options
+from .systems import Network, parse_system
 
 #: The paper's grid (App. F).
 STEPS = (10, 20, 30, 50, 100, 200, 300, 500)
@@ -73,7 +74,7 @@ def source_of(options: Path | None = None,
         return network, pairs_of_folders(gt, lq)
     if options is None:
         raise InputError('A sweep needs blurred and sharp images; give --data FOLDER, or --gt FOLDER and --lq FOLDER.')
-    return network, pairs_of_options(read_options(options), options)
+    return network, pairs_of_options(read_options_file(options), options)
 
 
 def choose_metrics(metrics: Sequence[str] | None = None,

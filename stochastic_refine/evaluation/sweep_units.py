@@ -29,6 +29,7 @@ from ..checkpoints import read_checkpoint, write_atomically
 from ..errors import InputError
 from ..inference.operating_point import OperatingPoint
 from ..inference.restorer import Restorer
+from .caches import are_numbers, read_json
 from .restoring import load_once, to_pixels
 from .scoring import metric_function
 from .sweep_images import ImagePair
@@ -122,10 +123,12 @@ def cell_name(cell: OperatingPoint) -> str:
 
 def read_unit(unit: Unit) -> dict[str, Any] | None:
     """A unit's record: ``scores[count][metric]`` and ``seconds[count]``; None if there is none yet."""
-    try:
-        return json.loads(unit.file.read_text(encoding='utf-8'))
-    except (OSError, ValueError):
-        return None
+    def fits(content: Any) -> bool:
+        return (isinstance(content, dict) and isinstance(content.get('scores'), dict)
+                and all(map(are_numbers, content['scores'].values())) and are_numbers(content.get('seconds'))
+                and content['scores'].keys() <= content['seconds'].keys())
+
+    return read_json(unit.file, fits)
 
 
 def work(unit: Unit) -> None:

@@ -13,13 +13,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..archs.build import build_arch, without_pretrained
 from ..archs.memory_format import channels_last
-from ..checkpoints import load_weights, read_checkpoint
+from ..checkpoints import read_checkpoint
 from ..errors import InputError
-from ..inference.operating_point import OperatingPoint
-from ..inference.weights import available_weights, find_weights, load_network
+from ..inference.operating_point import OperatingPoint, check_tiles_and_windows
+from ..inference.weights import available_weights, build_with_weights, find_weights, load_network
+from ..option_values import BLOCK, NAME, TEXT, check_kinds, one_of, optional
+from ..options_file import read_options_file
 from ..registration import register_all
+from ..sharded_checkpoints import is_sharded
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,8 @@ class Network:
             net = load_network(self.checkpoint)[0]
         else:
             register_all()  # it may be one of BasicSR's own
-            net = build_arch(without_pretrained(self.network), f'{self.source}: network_g')
-            load_weights(net, read_checkpoint(self.checkpoint, prefer=self.param_key).params, str(self.checkpoint))
+            params = read_checkpoint(self.checkpoint, prefer=self.param_key).params
+            net = build_with_weights(self.network, params, f'{self.source}: network_g', str(self.checkpoint))
         return channels_last(net.to(device)).eval()
 
 
@@ -92,6 +94,8 @@ System = Folders | Network
 
 
 def _file_hash(path: Path) -> str:
+    if path.is_dir():  # a sharded checkpoint
+        return hashlib.sha256(' '.join(map(_file_hash, sorted(path.iterdir()))).encode()).hexdigest()[:16]
     status = path.stat()
     return _hash_of_version(path, status.st_mtime_ns, status.st_size)
 
@@ -118,12 +122,12 @@ def parse_system(text: str) -> System:
     if not name or not source:
         raise InputError(f"'{text}' is no system; write NAME=FOLDER, NAME=options.yml or NAME=checkpoint.pth.")
     parts = tuple(Path(part).expanduser() for part in source.split(','))
-    if all(part.is_dir() for part in parts):
+    if all(part.is_dir() and not is_sharded(part) for part in parts):
         return Folders(name, parts)
     path = Path(source).expanduser()
     if path.suffix in ('.yml', '.yaml'):
         return _from_options_file(name, path)
-    if not path.is_file() and source not in available_weights():
+    if not path.is_file() and not is_sharded(path) and source not in available_weights():
         raise InputError(f"{name}: '{source}' is no folder, options file (.yml), checkpoint or name of weights "
                          f'({", ".join(sorted(available_weights()))}); check the path.')
     checkpoint = find_weights(source)
@@ -131,40 +135,27 @@ def parse_system(text: str) -> System:
     return Network(name, path, checkpoint, points=points)
 
 
-def read_options(path: Path) -> dict[str, Any]:
-    """An options file as a dict.
-
-    Raises:
-        InputError: If it cannot be read or is not YAML.
-    """
-    import yaml
-    try:
-        opt = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except OSError as error:
-        raise InputError(f'Options file {path} cannot be read ({error.strerror}); check the path.') from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f'Options file {path} is not valid YAML: {" ".join(str(error).split())}.') from None
-    if not isinstance(opt, dict):
-        raise InputError(f'Options file {path} holds no keys; give one of a training or a test.')
-    return opt
-
-
 def _from_options_file(name: str, path: Path) -> Network:
     try:
-        opt = read_options(path)
+        opt = read_options_file(path)
     except InputError as error:
         raise InputError(f'{name}: {error}') from None
-    if not isinstance(opt.get('network_g'), Mapping):
+    if 'network_g' not in opt:
         raise InputError(f"{name}: options file {path} lacks the block 'network_g'; give one of a training or a test.")
     register_all()
+    where = f'{name}: options file {path}'
+    check_kinds(opt, {'name': NAME, 'network_g': BLOCK, 'val': optional(BLOCK), 'path': optional(BLOCK), 'train': BLOCK}, where)
     val, paths = opt.get('val') or {}, opt.get('path') or {}
+    check_kinds(val, {'precision': one_of('float32', 'bfloat16')}, f'{where}: val')
+    check_kinds(paths, {'pretrain_network_g': optional(TEXT), 'param_key_g': optional(TEXT)}, f'{where}: path')
+    check_tiles_and_windows(val)
     weights = f"experiments/{opt.get('name')}/models/net_g_latest.pth" if 'train' in opt else paths.get('pretrain_network_g')
-    if not weights or not Path(weights).is_file():
+    if not weights or not Path(weights).exists():
         raise InputError(f"{name}: the weights {weights or '(none)'} that {path} names do not exist; train them, or set path: "
                          'pretrain_network_g in a test options file.')
     points = {}
     if opt['network_g'].get('type') == 'PredictRefineNet':
         from ..models.stochastic_refine_model import operating_points_of
         points = operating_points_of(val)
-    return Network(name, path, Path(weights), paths.get('param_key_g', 'params_ema'), dict(opt['network_g']), points,
+    return Network(name, path, Path(weights), paths.get('param_key_g') or 'params_ema', dict(opt['network_g']), points,
                    val.get('precision', 'float32'), val.get('tile', 'auto'), val.get('crop_size') if val.get('grids') else None)

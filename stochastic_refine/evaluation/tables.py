@@ -245,8 +245,11 @@ class Table:
                 for row in content['rows']
             ]
             columns = [Column(**column) for column in content['columns']]
-            return cls(content['title'], columns, rows, content['settings'], content['notes'])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            table = cls(content['title'], columns, rows, content['settings'], content['notes'])
+            for part in (table, *columns, *rows, *(score for row in rows for score in row.scores.values())):
+                _check(part)
+            return table
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise InputError(f'This is no table in the JSON that stochastic-refine evaluate writes ({error}); '
                              'give the table.json of an evaluation.') from error
 
@@ -333,6 +336,24 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     return value if value is None or isinstance(value, (str, int, float)) else str(value)
+
+
+def _check(part: Table | Column | Row | Score) -> None:
+    """Raise a ValueError if a part of a table from JSON has values of a wrong type."""
+    values = vars(part)
+    wrong = [key for key in {'name', 'key', 'title'} & values.keys() if not isinstance(values[key], str)]
+    for key, most in {'count': 10**9, 'decimals': 20}.items():
+        if values.get(key) is not None and not (type(values[key]) is int and 0 <= values[key] <= most):
+            wrong.append(key)
+    if isinstance(part, Column) and (part.better not in (None, 'higher', 'lower') or part.decimals is None):
+        wrong.append('better or decimals')
+    if isinstance(part, Row) and not isinstance(part.published, bool):
+        wrong.append('published')
+    if isinstance(part, Table) and not (isinstance(part.settings, dict) and isinstance(part.notes, list)
+                                        and all(isinstance(note, str) for note in part.notes)):
+        wrong.append('settings or notes')
+    if wrong:
+        raise ValueError(f'{wrong[0]} of a {type(part).__name__.lower()} is of a wrong type')
 
 
 def _score(values: Mapping[str, Any]) -> Score:

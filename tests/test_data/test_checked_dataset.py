@@ -11,6 +11,7 @@ import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from stochastic_refine.data.checked_dataset import CheckedDataset
+from stochastic_refine.data.image_files import check_whole
 from stochastic_refine.errors import InputError
 from stochastic_refine.registration import prepare_basicsr
 
@@ -47,8 +48,16 @@ def cut_short(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
 
 
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
 DAMAGES = {
     'cut short': cut_short,
+    'a bit flipped': flip_a_bit,
+    'without its end': lambda path: path.write_bytes(path.read_bytes()[:-12]),
     'text': lambda path: path.write_text('no image'),
     'empty': lambda path: path.write_bytes(b''),
     'gone': Path.unlink,
@@ -146,3 +155,17 @@ def test_skipping_goes_round_the_end_and_stops_when_nothing_can_be_read():
 def test_an_empty_dataset_is_refused_at_once():
     with pytest.raises(InputError, match='numbers is empty'):
         CheckedDataset(Numbers(0))
+
+
+def test_what_opencv_would_take_for_whole(tmp_path):
+    """A JPEG whose end is missing, or filled with zeros, is refused; one with something behind its end is not."""
+    path = tmp_path / 'photo.jpg'
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    content = path.read_bytes()
+    for sound in (content, content + b'trailer of a camera', content + bytes(2000)):
+        path.write_bytes(sound)
+        check_whole(path)
+    for broken in (content[:-200], content[:-1000] + bytes(1000)):
+        path.write_bytes(broken)
+        with pytest.raises(InputError, match='photo.jpg'):
+            check_whole(path)

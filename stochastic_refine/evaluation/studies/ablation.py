@@ -27,12 +27,13 @@ from torch import Tensor
 from ...checkpoints import write_atomically
 from ...errors import InputError
 from ...inference.operating_point import OperatingPoint
+from ...options_file import read_options_file
 from ..complexity import complexity
 from ..protocols import spread_evenly
 from ..published import published_table
 from ..scoring import mean_score
 from ..sweep_images import ImagePair
-from ..systems import Network, read_options
+from ..systems import Network
 from ..tables import COLUMNS
 from .inputs import each_image, known_metrics, provenance, restorer_of, scores_of
 from .report import COLOURS, StudyReport, check_matplotlib
@@ -100,7 +101,7 @@ def ablation_study(options: Path,
         InputError: If the options do not fit, or a training fails.
     """
     check_matplotlib()
-    base = read_options(options)
+    base = read_options_file(options)
     rows_of_table = settings_of(channels, batches)
     _check(base, options, iterations)
     words: list[str] = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,13 @@ from ...checkpoints import write_atomically
 from ...errors import InputError
 from ...inference.operating_point import OperatingPoint
 from ...inference.restorer import Restorer
+from ...options_file import read_options_file
+from ..caches import read_arrays
 from ..provenance import commit, machine
 from ..restoring import to_pixels
 from ..scoring import SET_METRICS, metric_function, parse_metrics, unavailable_metrics
 from ..sweep_images import ImagePair, pairs_of_data_folder, pairs_of_folders, pairs_of_options
-from ..systems import Folders, Network, parse_system, read_options
+from ..systems import Folders, Network, parse_system
 
 #: What is computed from one pair: blurred (3, H, W) in [0, 1] and sharp (H, W, 3) BGR uint8 give named numbers and arrays.
 Compute = Callable[[Tensor, NDArray[np.uint8]], Mapping[str, Any]]
@@ -51,7 +52,7 @@ def study_images(options: Path | None = None, data: Path | None = None, gt: Path
     if gt is not None or lq is not None or options is None:
         raise InputError('A study needs pairs of images: give --data FOLDER, --gt (sharp) and --lq (blurred), or an options '
                          'file with -opt.')
-    return pairs_of_options(read_options(options), options)
+    return pairs_of_options(read_options_file(options), options)
 
 
 def study_network(options: Path | None = None, weights: str | None = None, precision: str | None = None) -> Network:
@@ -148,7 +149,7 @@ def each_image(pairs: Sequence[ImagePair], folder: Path, identity: Mapping[str, 
     with tqdm(pairs, desc=description, unit='image') as bar:
         for pair in bar:
             file = _cache_file(folder, pair.key(), identity)
-            found = _read(file)
+            found = read_arrays(file)
             if found is None:
                 found = {name: np.asarray(value) for name, value in compute(*pair.load()).items()}
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -160,11 +161,3 @@ def _cache_file(folder: Path, key: str, identity: Mapping[str, Any]) -> Path:
     text = json.dumps([__version__, key, identity], sort_keys=True)
     name = hashlib.sha256(text.encode()).hexdigest()[:32]
     return folder / name[:2] / f'{name}.npz'
-
-
-def _read(file: Path) -> dict[str, NDArray[Any]] | None:
-    try:
-        with np.load(file, allow_pickle=False) as content:
-            return dict(content)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-        return None

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...archs.build import nearest
-from ...errors import InputError
+from ...errors import InputError, words_of
 from ..pareto import front
 from ..tables import COLUMNS, UNRANKED_ROWS, Table
 from .report import COLOURS, MARKERS, StudyReport, check_matplotlib
@@ -85,9 +85,9 @@ def _read_table(path: Path) -> Table:
     file = path / 'table.json' if path.is_dir() else path
     try:
         return Table.from_json(file.read_text(encoding='utf-8'))
-    except OSError as error:
-        raise InputError(f'Table {file} cannot be read ({error.strerror}); give the table.json that stochastic-refine evaluate '
-                         'writes, or its folder.') from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f'Table {file} cannot be read ({words_of(error)}); give the table.json that stochastic-refine '
+                         'evaluate writes, or its folder.') from None
     except InputError as error:
         raise InputError(f'{file}: {error}') from None
 
@@ -97,8 +97,9 @@ def _read_cells(path: Path) -> list[dict[str, Any]]:
     try:
         with path.open(encoding='utf-8', newline='') as file:
             lines = list(csv.DictReader(file))
-    except OSError as error:
-        raise InputError(f'Cells {path} cannot be read ({error.strerror}); check the path.') from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f'Cells {path} cannot be read ({words_of(error)}); give the cells.csv that stochastic-refine sweep '
+                         'writes.') from None
     cells = []
     for line in lines:
         cell: dict[str, Any] = {}

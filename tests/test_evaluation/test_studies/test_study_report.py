@@ -13,7 +13,7 @@ from PIL import Image
 from stochastic_refine.errors import InputError
 from stochastic_refine.evaluation.studies.inputs import each_image
 from stochastic_refine.evaluation.studies.report import StudyReport, check_matplotlib, save_figure
-from stochastic_refine.evaluation.systems import read_options
+from stochastic_refine.options_file import read_options_file
 
 
 def test_rows_with_different_columns_and_missing_values(tmp_path):
@@ -79,4 +79,4 @@ def test_unusable_options_files(tmp_path):
     (tmp_path / 'b.yml').write_text('just words')
     for name, words in (('a', 'not valid YAML'), ('b', 'holds no keys'), ('c', 'cannot be read')):
         with pytest.raises(InputError, match=words):
-            read_options(tmp_path / f'{name}.yml')
+            read_options_file(tmp_path / f'{name}.yml')
