@@ -12,6 +12,8 @@ from typing import Any
 
 from ..errors import InputError
 
+#: No argument has so many values.
+_LONGEST = 10_000
 _WORDS = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'text', type(None): 'nothing (~)'}
 
 
@@ -49,7 +51,7 @@ def fits(value: Any, wanted: Any) -> bool | None:
     if kind is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool) and _is_finite(value)
     if kind in (list, tuple, collections.abc.Sequence, collections.abc.Iterable):
-        if not isinstance(value, (list, tuple)):
+        if not isinstance(value, (list, tuple)) or len(value) > _LONGEST:
             return False
         if kind is tuple and arguments and arguments[-1] is not Ellipsis:
             return len(value) == len(arguments) and all(fits(*pair) is not False for pair in zip(value, arguments))

@@ -15,6 +15,7 @@ from ..errors import InputError, words_of
 from .arguments import check_values, shortened
 
 _MOST_NUMBERS = 10**10
+_MOST_NESTED = 5
 
 #: The package's own networks by type name; :mod:`stochastic_refine.registration` puts the same ones into BasicSR's registry.
 ARCHS: dict[str, type[nn.Module]] = {}
@@ -57,6 +58,8 @@ def check_arch_options(options: Mapping[str, Any], where: str = 'network') -> No
     """
     if not isinstance(options, Mapping) or 'type' not in options:
         raise InputError(f"{where} needs a key 'type' that names a network, e.g. RefineUNet.")
+    if _is_nested_deeper(options, _MOST_NESTED):
+        raise InputError(f'{where}: blocks are nested more than {_MOST_NESTED} deep; no network has so many parts in parts.')
     if not isinstance(options['type'], str):
         raise InputError(f"{where}: type must be the name of a network, got {shortened(options['type'])}.")
     cls = arch_class(options['type'], where)
@@ -68,6 +71,14 @@ def check_arch_options(options: Mapping[str, Any], where: str = 'network') -> No
     for key in options:
         if key != 'type' and key not in known:
             raise InputError(f"{where}: {options['type']} has no option '{key}'; {nearest(key, known)}")
+
+
+def _is_nested_deeper(options: Mapping[str, Any], most: int) -> bool:
+    """Whether blocks lie in blocks more than ``most`` times; one that contains itself does."""
+    level = [options]
+    for _ in range(most):
+        level = list({id(value): value for block in level for value in block.values() if isinstance(value, Mapping)}.values())
+    return bool(level)
 
 
 def build_arch(options: Mapping[str, Any], where: str = 'network') -> nn.Module:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..checkpoints import write_atomically
-from ..errors import InputError
+from ..errors import InputError, words_of
 from .preference import ANSWERS_FORMAT, KEY_FORMAT
 from .published import published_table
 from .tables import Column, Row, Score, Table
@@ -183,7 +183,8 @@ def read_key(path: Path) -> dict[str, Any]:
     try:
         _check_key(key)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f'{path} is damaged ({error}); give the .key.json as it was written beside the page.') from error
+        raise InputError(f'{path} is damaged ({words_of(error)}); give the .key.json as it was written beside the '
+                         'page.') from error
     return key
 
 
@@ -298,7 +299,7 @@ def _read_json(path: Path, kind: str) -> Any:
     except OSError as error:
         raise InputError(f'{path} cannot be read ({error.strerror}); check the path of the {kind}.') from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f'{path} is damaged: no JSON ({error}); give the {kind} as it was saved.') from error
+        raise InputError(f'{path} is damaged: no JSON ({words_of(error)}); give the {kind} as it was saved.') from error
 
 
 def _positive(value: Any) -> bool:

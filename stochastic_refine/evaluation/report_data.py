@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.archives import first_few
-from ..errors import InputError
+from ..errors import InputError, words_of
 from .protocols import spread_evenly
 from .tables import COLUMNS, UNRANKED_ROWS, Row, Table
 
@@ -63,7 +63,8 @@ def read_run(folder: Path) -> Evaluation:
         names = list(next(iter(images.values()))[0])
         unequal = [row for row, seeds in images.items() if any(seed.keys() != set(names) for seed in seeds)]
     except (ValueError, AttributeError, TypeError, StopIteration, IndexError, RecursionError) as error:
-        raise InputError(f'{folder / "images.json"} is damaged ({error}); run stochastic-refine evaluate again.') from error
+        raise InputError(f'{folder / "images.json"} is damaged ({words_of(error)}); run stochastic-refine evaluate again.'
+                         ) from error
     if unequal or next(iter(images)).lower() != UNRANKED_ROWS[0]:
         raise InputError(f'{folder / "images.json"} does not name every image of {first_few(unequal) or "the ground truth"}; '
                          'run stochastic-refine evaluate again.')
@@ -185,7 +186,7 @@ def _read_scores(path: Path) -> Scores:
                 seeds += [{} for _ in range(number + 1 - len(seeds))]
                 seeds[number][line['image']] = float(line['score'])
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-        raise InputError(f'{path} is damaged ({error}); run stochastic-refine evaluate again.') from error
+        raise InputError(f'{path} is damaged ({words_of(error)}); run stochastic-refine evaluate again.') from error
     return scores
 
 
@@ -199,11 +200,11 @@ def _read_cells(path: Path) -> list[dict[str, Any]]:
                  'scores': {key: float(line[key]) for key in COLUMNS if line.get(key) is not None}}
                 for line in lines if line['eliminated'] is None]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f'{path} is damaged ({error}); run stochastic-refine sweep again.') from error
+        raise InputError(f'{path} is damaged ({words_of(error)}); run stochastic-refine sweep again.') from error
 
 
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding='utf-8')
     except (OSError, ValueError) as error:
-        raise InputError(f'{path} cannot be read ({error}); run stochastic-refine evaluate again.') from error
+        raise InputError(f'{path} cannot be read ({words_of(error)}); run stochastic-refine evaluate again.') from error

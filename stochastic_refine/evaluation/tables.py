@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints import write_atomically
-from ..errors import InputError
+from ..errors import InputError, words_of
 
 MISSING = '–'
 #: Rows that are no contestants, in lower case.
@@ -250,7 +250,7 @@ class Table:
                 _check(part)
             return table
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-            raise InputError(f'This is no table in the JSON that stochastic-refine evaluate writes ({error}); '
+            raise InputError(f'This is no table in the JSON that stochastic-refine evaluate writes ({words_of(error)}); '
                              'give the table.json of an evaluation.') from error
 
     def write(self, folder: Path, stem: str = 'table') -> list[Path]:

@@ -164,12 +164,12 @@ class Restorer:
         batches = self._batches(lq, point)
         initial, draw = self._drawing(lq, point, batches, initial)
         kept, first, count = [], None, 0
-        mean = torch.zeros_like(lq[0])
-        squares = torch.zeros_like(lq[0])
+        several = point.num_samples > 1  # one sample is its own mean, and a large photo is not held twice more
+        mean, squares = (torch.zeros_like(lq[0]), torch.zeros_like(lq[0])) if several else (None, None)
         for seeds in batches:
             samples = draw(seeds)
             first = samples[0] if first is None else first
-            for sample in samples:  # Welford's update
+            for sample in samples if several else ():  # Welford's update
                 count += 1
                 delta = sample - mean
                 mean += delta / count
@@ -177,10 +177,10 @@ class Restorer:
             if keep_samples:
                 kept.append(samples)
         return Restoration(
-            image=mean if point.average else first,
+            image=mean if several and point.average else first,
             initial=None if initial is None else initial[0].clamp(0, 1),
             samples=torch.cat(kept) if kept else None,
-            std=(squares / (count - 1)).sqrt() if count > 1 else None)
+            std=(squares / (count - 1)).sqrt() if several else None)
 
     def _batches(self, lq: Tensor, point: OperatingPoint, ends: Sequence[int] = ()) -> list[range]:
         """The seeds of each batch of samples: as large as memory allows, with a batch that ends at each of ``ends``."""

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 
-def damaged(content: bytes, rng: random.Random, cuts: int = 3, flips: tuple[int, ...] = (1, 8, 64)) -> Iterator[tuple[str, bytes]]:
+def damaged(content: bytes, rng: random.Random, cuts: int = 3,
+            flips: tuple[int, ...] = (1, 8, 64)) -> Iterator[tuple[str, bytes]]:
     """Damaged versions of a file with words for what was done; each has changed."""
     for _ in range(cuts):
         length = rng.randrange(1, len(content))

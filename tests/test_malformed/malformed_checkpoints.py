@@ -268,9 +268,9 @@ def wrong_metadata(rng: random.Random) -> Iterator[tuple[str, Any, bool]]:
     }.items():
         yield words, {**METADATA, 'network': value}, words == 'weights from elsewhere'
     for words, value in {'a list of points': [1], 'points that are numbers': {'a': 1}, 'an unknown key': {'a': {'stepz': 5}},
-                         'steps 1e12': {'a': {'steps': 10**12}}, 'NaN variance': {'a': {'final_variance': float('nan')}}}.items():
+                         'steps 1e9': {'a': {'steps': 10**9}}, 'no variance': {'a': {'final_variance': float('nan')}}}.items():
         yield words, {**METADATA, 'operating_points': value}, False
-    for words, value in {'a path that is text': 'x', 'a path of numbers': [1], 'a path of a million steps': [{'steps': 10**6}]}.items():
+    for words, value in {'a path that is text': 'x', 'a path of numbers': [1], '1e6 steps': [{'steps': 10**6}]}.items():
         yield words, {**METADATA, 'tradeoff': value}, False
 
 

@@ -1,7 +1,7 @@
 """One process that gives malformed inputs, one after the other, to the command that a user would give them to.
 
-Started by test_malformed.py as ``python malformed_child.py FAMILY FOLDER``. For each input it writes two lines of JSON to FOLDER/
-results.jsonl: its name before it is tried, so that a process that dies tells over what, and what came of it afterwards.
+Started by test_malformed.py as ``python malformed_child.py FAMILY FOLDER``. For each input it writes two lines of JSON to
+FOLDER/results.jsonl: its name before it is tried, so that a process that dies tells over what, and what came of it afterwards.
 """
 
 from __future__ import annotations

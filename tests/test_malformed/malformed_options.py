@@ -1,4 +1,4 @@
-"""Malformed options files, given to ``stochastic-refine train`` and ``test``; a run that is not refused is stopped at its start."""
+"""Malformed options files, given to ``stochastic-refine train`` and ``test``; what is not refused must do its first step."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from stochastic_refine.launch import main, prepare_basicsr
 
 OPTIONS = Path(__file__).resolve().parents[2] / 'options'
 #: Values of a wrong type, range or size, for leaves of any kind.
-WRONG = [None, 'text', '', 5, -1, 0.5, 10**30, float('nan'), float('inf'), True, [], [1, 2], ['a', None], {}, {'key': 1}, 'x' * 5000]
+WRONG = [None, 'text', '', 5, -1, 0.5, 10**30, float('nan'), float('inf'), True, [], [1, 2], ['a', None], {}, {'key': 1},
+         'x' * 5000]
 #: BasicSR's modules ``train`` and ``test`` as they are before a command, but for a pipeline that ends after the checks.
 PIPELINES: dict[str, dict[str, Any]] = {}
 
@@ -46,10 +47,11 @@ def cases(rng: random.Random, folder: Path) -> Iterator[Case]:
             for value in unlike if os.environ.get('MALFORMED') == 'all' else rng.sample(unlike, 1):
                 if type(value) is type(leaf) and not isinstance(value, (str, list)) and value == value and abs(value) < 1e9:
                     continue  # another number
-                words = '.'.join(map(str, path))
+                words = f'{name}: {".".join(map(str, path))} = {str(value)[:30]!r}'
                 text = yaml.safe_dump(replaced(options, path, value), sort_keys=False)
-                yield _case(folder, f'{name}: {words} = {str(value)[:30]!r}', mode, text, names='' if 'network_g' in path else next(key for key in reversed(path) if isinstance(key, str)),
-                            may_pass=True)
+                key = next(key for key in reversed(path) if isinstance(key, str))
+                # Of a network the sentence can also be that the weights are another one's
+                yield _case(folder, words, mode, text, names='' if 'network_g' in path else key, may_pass=True)
     text = yaml.safe_dump(good['demo'][1]).encode()
     for words, broken in damaged(text, rng, cuts=10, flips=(1, 8, 64)):
         yield _case(folder, f'demo: {words}', 'train', broken, may_pass=True)
@@ -57,8 +59,8 @@ def cases(rng: random.Random, folder: Path) -> Iterator[Case]:
         yield _case(folder, name, 'train', broken, names='bad.yml')
     yield from _data(rng, folder, good['baseline'][1])
     hostile = folder / 'hostile'
-    for tag in ('!!python/object/apply:os.system', '!!python/object/apply:subprocess.getoutput', '!!python/object/new:os.system'):
-        content = text + f'\nx: {tag} ["touch {hostile}"]\n'.encode()
+    for tag in ('apply:os.system', 'apply:subprocess.getoutput', 'new:os.system'):
+        content = text + f'\nx: !!python/object/{tag} ["touch {hostile}"]\n'.encode()
         for flag in ('-opt FILE', '-opt=FILE', '-op FILE'):
             yield _case(folder, f'{tag} by {flag}', 'train', content, flag=flag)
             assert not hostile.exists(), 'code in an options file was run'
@@ -108,6 +110,7 @@ def good_options(folder: Path) -> dict[str, tuple[str, dict[str, Any]]]:
         options['path']['pretrain_network_g'] = weights
         for dataset in options['datasets'].values():
             dataset['dataroot_gt'] = str(photos / 'gt')
+    test['datasets']['test']['gt_size'] = 32
     demo['datasets']['train'].update(gt_size=32, batch_size_per_gpu=2)
     demo['network_g']['sampling'] = {'sampler': 'ddim', 'steps': 2, 'eta': 0.5, 'final_variance': 0.5, 'seed': 1, 'clamp': True}
     for dataset in baseline['datasets'].values():
@@ -134,8 +137,8 @@ def _data(rng: random.Random, folder: Path, options: dict[str, Any]) -> Iterator
         return Case(words, run, names, may_pass)
 
     text, listed = yaml.safe_dump(options), folder / 'list.txt'
-    for words, content in {'nothing': b'', 'not UTF-8': b'\xff\xfe\xfd.png\n', 'another image': b'mars.png (64,72,3)\n', 'a picture':
-                           b'\x89PNG\r\n\x1a\n\0\0', 'elsewhere': b'../../../etc/passwd\n'}.items():
+    for words, content in {'nothing': b'', 'not UTF-8': b'\xff\xfe\xfd.png\n', 'another image': b'mars.png (64,72,3)\n',
+                           'a picture': b'\x89PNG\r\n\x1a\n\0\0', 'elsewhere': b'../../../etc/passwd\n'}.items():
         yield with_file(f'meta_info_file: {words}', listed, content, text, 'list.txt')
     image = folder / 'photos' / 'lq' / 'coffee.png'
     for words, content in damaged(image.read_bytes(), rng, cuts=6):
@@ -159,8 +162,8 @@ def _data(rng: random.Random, folder: Path, options: dict[str, Any]) -> Iterator
                            'one image': b'coffee.png (64,72,3) 1\n'}.items():
         yield with_file(f'meta_info.txt: {words}', meta, content, text, 'datasets: ')
     content = base.read_bytes()
-    for words, cut in {'nothing': b'', 'cut to a page': content[:4096], 'cut to half': content[:len(content) // 2], 'zeros': bytes(
-            len(content)), 'no LMDB': b'hello' * 2000}.items():
+    for words, cut in {'nothing': b'', 'cut to a page': content[:4096], 'cut to half': content[:len(content) // 2],
+                       'zeros': bytes(len(content)), 'no LMDB': b'hello' * 2000}.items():
         yield with_file(f'data.mdb: {words}', base, cut, text, 'lq.lmdb')
 
 

@@ -59,23 +59,24 @@ def _with_file(name: str, file: Path, content: bytes, run: Callable[[], int], na
     return Case(name, changed, names, may_pass)
 
 
-def _changes(rng: random.Random, file: Path, count: int) -> Iterator[tuple[str, bytes]]:
+def _changes(rng: random.Random, file: Path, count: int, cuts: int = 2) -> Iterator[tuple[str, bytes]]:
     """Damaged bytes, and for JSON wrong types of ``count`` leaves, bombs and other roots."""
     content = file.read_bytes()
-    yield from damaged(content, rng, cuts=2, flips=(1, 16))
-    yield from {'nothing': b'', 'brackets': b'[' * 100_000, 'not UTF-8': content + b'\xff', 'null bytes': content + b'\0'}.items()
+    yield from damaged(content, rng, cuts, flips=(1, 16))
+    yield from {'nothing': b'', 'brackets': b'[' * 100_000, 'not UTF-8': content + b'\xff', 'a null': content + b'\0'}.items()
     if file.suffix == '.json':
         value = json.loads(content)
         for path, _ in rng.sample([*leaves(value)], min(count, len([*leaves(value)]))):
             new = rng.choice(WRONG)
             yield f'{".".join(map(str, path))} = {new}', json.dumps(replaced(value, path, new)).encode()
-        for root in WRONG:
+        for root in WRONG if cuts > 1 else WRONG[-2:]:
             yield f'all = {root}', json.dumps(root).encode()
 
 
 def _evaluations(rng: random.Random, folder: Path, gt: Path, lq: Path) -> Iterator[Case]:
     weights, out = tiny_weights(folder), folder / 'evaluated'
-    evaluate = ['evaluate', '--gt', str(gt), '--lq', str(lq), f'A={weights}', '--metrics', 'psnr', '-o', str(out), '--device', 'cpu']
+    evaluate = ['evaluate', f'A={weights}', '--gt', str(gt), '--lq', str(lq), '-o', str(out), '--metrics', 'psnr', '--device',
+                'cpu']
     report = ['report', str(out), '-o', str(folder / 'report.html')]
     assert _quietly(evaluate) == 0
     line = {'cell': 'ancestral-T1', 'images': 2, 'eliminated': None, 'psnr': 20.5}
@@ -89,10 +90,11 @@ def _evaluations(rng: random.Random, folder: Path, gt: Path, lq: Path) -> Iterat
                            'no number': b'row,seed,image,metric,score\nA,0,one,psnr,five\n'}.items():
         yield _with_file(f'scores.csv: {words}', out / 'scores.csv', content, lambda: _quietly(report), 'scores.csv')
     for file in [*out.rglob('*/cache/**/*.json')][:1] + [*out.rglob('*/one.png')][:1]:  # made again without a word
-        for words, content in _changes(rng, file, 5):
-            yield _with_file(f'cache of evaluate, {file.suffix}: {words}', file, content, lambda: _quietly(evaluate), may_pass=True)
+        for words, content in _changes(rng, file, 3, cuts=1):
+            yield _with_file(f'cache of evaluate, {file.name}: {words}', file, content, lambda: _quietly(evaluate),
+                             may_pass=True)
     for file in (gt / 'one.png', lq / 'one.png'):
-        for words, content in damaged(file.read_bytes(), rng):
+        for words, content in damaged(file.read_bytes(), rng, cuts=2, flips=(4, )):
             yield _with_file(f'{file.parent.name}/one.png: {words}', file, content, lambda: _quietly(evaluate), 'one.png',
                              may_pass='cut' not in words)
 
@@ -116,8 +118,8 @@ def _sweeps(rng: random.Random, folder: Path, gt: Path, lq: Path) -> Iterator[Ca
 
 def _studies(rng: random.Random, folder: Path, gt: Path, lq: Path) -> Iterator[Case]:
     page = folder / 'page.html'
-    assert _quietly(['study', 'preference', '--build', f'A={lq}', f'B={gt}', '-o', str(page), '--crop-size', '32', '--checks', '0',
-                     '--repeats', '1']) == 0
+    assert _quietly(['study', 'preference', '--build', f'A={lq}', f'B={gt}', '-o', str(page), '--crop-size', '32', '--checks',
+                     '0', '--repeats', '1']) == 0
     key_file, answers_file = page.with_suffix('.key.json'), folder / 'answers.json'
     key = json.loads(key_file.read_text())
     answers: list[dict[str, Any]] = []
