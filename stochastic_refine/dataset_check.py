@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .archs.build import nearest
 from .data.image_files import open_image
 from .data.synthetic_blur_dataset import find_images
 from .errors import InputError
@@ -41,7 +42,9 @@ _ANY_DATASET = {'name': NAME, 'type': TEXT, 'num_worker_per_gpu': number(0, 1000
 _DATASET = {**_ANY_DATASET, 'dataroot_gt': TEXT, 'dataroot_lq': TEXT, 'io_backend': BLOCK, 'meta_info_file': optional(TEXT),
             'filename_tmpl': TEXT, 'gt_size': optional(COUNT), 'use_hflip': FLAG, 'use_rot': FLAG, 'mean': optional(COLOUR),
             'std': optional(COLOUR), 'color': optional(TEXT), 'trajectory_length': span(512), 'noise_sigma': span(256),
-            'linear_light': FLAG, 'seed': number(0, 2**62, whole=True), 'cache': FLAG}
+            'trajectory': optional(BLOCK), 'linear_light': FLAG, 'seed': number(0, 2**62, whole=True), 'cache': FLAG}
+#: Keys of its block ``trajectory``, of :func:`~stochastic_refine.blur.camera_shake_trajectory`.
+_TRAJECTORY = {'turn': number(0, 10), 'impulse_rate': number(0, 127), 'direction': optional(number(-10, 10))}
 _DATASET_KEYS = {*_DATASET, 'phase', 'gt_sizes', 'mini_batch_sizes', 'iters'}
 
 
@@ -69,6 +72,7 @@ def check_dataset(name: str, dataset: dict[str, Any], known: Any, is_train: bool
         refuse_slips(dataset, _DATASET_KEYS, where)
         always, in_training = _DATASETS[dataset['type']]
         require(dataset, (*always, *(in_training if phase == 'train' else ())), where)
+        _check_trajectory(dataset.get('trajectory') or {}, f'{where}: trajectory')
     if phase == 'train':
         require(dataset, ('batch_size_per_gpu', 'num_worker_per_gpu'), where)
         ProgressivePatches.from_options(dataset, where)
@@ -83,6 +87,13 @@ def check_dataset(name: str, dataset: dict[str, Any], known: Any, is_train: bool
         require(dataset['io_backend'], ('type', ), f'{where}: io_backend')
         check_kinds(dataset['io_backend'], {'type': TEXT}, f'{where}: io_backend')
     _check_images(where, dataset, phase)
+
+
+def _check_trajectory(trajectory: Mapping[str, Any], where: str) -> None:
+    for key in trajectory:
+        if key not in _TRAJECTORY:
+            raise InputError(f"{where}: unknown key '{key}'; {nearest(key, _TRAJECTORY)}")
+    check_kinds(trajectory, _TRAJECTORY, where)
 
 
 def _check_images(where: str, dataset: Mapping[str, Any], phase: str) -> None:

@@ -46,6 +46,7 @@ def _add_uncertainty(studies: Parsers) -> None:
     parser.add_argument('--blur-size', type=int, default=256, help='side of their central crops (default: 256)')
     parser.add_argument('--blur-samples', type=int, help='samples of each (default: as --samples)')
     parser.add_argument('--blur-noise', type=float, default=0.5, help='std of their noise in 8-bit grey values (default: 0.5)')
+    parser.add_argument('--blur-straight', action='store_true', help='straight horizontal motion instead of camera shake')
 
 
 def _add_perception_distortion(studies: Parsers) -> None:
@@ -186,7 +187,7 @@ def _uncertainty(args: argparse.Namespace) -> StudyReport:
     blur = None
     if args.blur_photos:
         blur = RisingBlur(tuple(sorted(set(args.lengths))), args.blur_photos, args.blur_size, args.blur_samples or args.samples,
-                          args.blur_noise, args.seed)
+                          args.blur_noise, args.seed, args.blur_straight)
     network = study_network(args.options, args.weights, args.precision)
     return uncertainty_study(network=network, point=point, blur=blur, **_data(args))
 

@@ -1,8 +1,8 @@
 """Where is the model unsure, and is it right to be? Calibration of the standard deviation, and Fig. 5's finding measured.
 
 Two parts. *Calibration* on pairs of images: see :mod:`stochastic_refine.evaluation.uncertainty`. *Rising blur*: the same sharp
-photos, each blurred by one camera-shake path of its own that is scaled to rising lengths, with one noise of its own; all that
-changes along a photo's row is the strength of the blur. The paper shows two crops, the blurrier of which has the larger
+photos, each blurred by one camera-shake path of its own (or straight horizontal motion) that is scaled to rising lengths, with
+one noise of its own; all that changes along a photo's row is the strength of the blur. The paper shows two crops, the blurrier of which has the larger
 standard deviation.
 """
 
@@ -49,6 +49,7 @@ class RisingBlur:
         samples: Of each blurred photo, at least 2.
         noise_sigma: Standard deviation of the noise, 8-bit grey values.
         seed: Of paths and noise.
+        straight: Horizontal motion instead of camera shake.
     """
 
     lengths: Sequence[float] = (2, 4, 6, 8, 10, 12)
@@ -57,6 +58,7 @@ class RisingBlur:
     samples: int = 8
     noise_sigma: float = 0.5
     seed: int = 0
+    straight: bool = False
 
 
 def uncertainty_study(images: Sequence[ImagePair], network: Network, point: OperatingPoint, output: Path, device: torch.device,
@@ -160,7 +162,8 @@ def _write_sharp(images: Sequence[ImagePair], blur: RisingBlur, folder: Path) ->
 def _blurred_images(sharp: Path, length: float, blur: RisingBlur) -> list[ImagePair]:
     # With equal ends both draws of the data set are constants, so that paths and noise are the same for every length.
     block = {'type': 'SyntheticBlurDataset', 'dataroot_gt': str(sharp), 'seed': blur.seed,
-             'trajectory_length': [length, length], 'noise_sigma': [blur.noise_sigma, blur.noise_sigma]}
+             'trajectory_length': [length, length], 'noise_sigma': [blur.noise_sigma, blur.noise_sigma],
+             'trajectory': {'turn': 0, 'impulse_rate': 0, 'direction': 0} if blur.straight else None}
     return pairs_of_options({'datasets': {'rising blur': block}}, sharp)
 
 

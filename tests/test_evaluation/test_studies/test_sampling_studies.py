@@ -138,6 +138,15 @@ def test_rising_blur_changes_nothing_but_the_length(run, pair, tmp_path):
         assert blurrier.diff().abs().mean() < blurry.diff().abs().mean()
 
 
+def test_straight_blur_is_horizontal(tmp_path):
+    stripes = np.repeat(np.arange(64, dtype=np.uint8)[:, None] * 37, 64, axis=1)  # every row of one grey value
+    Image.fromarray(np.stack([stripes] * 3, axis=-1)).save(tmp_path / 'stripes.png')
+    for straight in (True, False):
+        blur = uncertainty.RisingBlur(noise_sigma=0, straight=straight)
+        blurry, gt = uncertainty._blurred_images(tmp_path, 9, blur)[0].load()
+        assert (np.abs(to_bgr(blurry).astype(int) - gt).max() <= 1) == straight
+
+
 def test_diversity_is_the_mean_over_pairs_of_samples(run, pair, pairs, calls):
     flags = ('-w', pair, '--samples', 3, '--schedules', '1:0.5', '2:0.5', '--metrics', 'psnr')
     rows = run('diversity', *flags)
