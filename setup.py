@@ -33,7 +33,8 @@ setup(
     ],
     extras_require={
         # ST-LPIPS does not declare the last two
-        'metrics': ['lpips>=0.1.4', 'torch-fidelity>=0.3.0', 'mmengine>=0.10.4', 'stlpips-pytorch>=0.0.2', 'ipython', 'torchsummary'],
+        'metrics': ['lpips>=0.1.4', 'torch-fidelity>=0.3.0', 'mmengine>=0.10.4', 'stlpips-pytorch>=0.0.2', 'ipython',
+                    'torchsummary'],
         # PolyForm Noncommercial licence: only if you ask for it
         'iqa': ['pyiqa>=0.1.10'],
         'mmengine': ['mmengine>=0.10.4'],

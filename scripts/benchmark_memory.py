@@ -58,7 +58,8 @@ def write_square_photo(path: Path, megapixels: float) -> Path:
 
 def peak_mib(photo: Path, weights: str, tile: str, options: list[str]) -> tuple[float, float]:
     """Peak MiB of the process, and of the GPU (0 without), that restores ``photo``."""
-    command = ['restore', str(photo), '-o', str(photo.with_name('restored.jpg')), '--overwrite', '-w', weights, '--tile', tile, *options]
+    command = ['restore', str(photo), '-o', str(photo.with_name('restored.jpg')), '--overwrite', '-w', weights, '--tile', tile,
+               *options]
     run = subprocess.run([sys.executable, '-c', MEASURED, *command], capture_output=True, text=True)
     if run.returncode:
         sys.exit(run.stderr)
@@ -68,7 +69,8 @@ def peak_mib(photo: Path, weights: str, tile: str, options: list[str]) -> tuple[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--megapixels', type=float, nargs='+', default=[1, 4, 16, 64], help='the first is what others are above')
+    parser.add_argument('--megapixels', type=float, nargs='+', default=[1, 4, 16, 64],
+                        help='the first is what others are above')
     parser.add_argument('--tiles', nargs='+', default=['512', 'auto'], help='values of restore --tile (default: 512 auto)')
     parser.add_argument('--weights', help='name or checkpoint file instead of the tiny network')
     parser.add_argument('--options', default='--steps 2', help="further options of restore (default: '--steps 2')")

@@ -3,8 +3,8 @@
     python scripts/benchmark_report.py results/evaluate
     python scripts/benchmark_report.py --photos datasets/BSDS500/train   # 200 photos of 256x256 in six rows, made from these
 
-Needs playwright and a Chromium on the PATH (or in the environment's CHROMIUM). Opens both pages in turn, with a cold cache each,
-and prints the medians as a Markdown table.
+Needs playwright and a Chromium on the PATH (or in the environment's CHROMIUM). Opens both pages in turn, with a cold cache
+each, and prints the medians as a Markdown table.
 """
 
 from __future__ import annotations

@@ -23,7 +23,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('checkpoint', type=Path)
     parser.add_argument('output', type=Path)
-    parser.add_argument('--points', type=Path, required=True, help='options file whose operating points are stored, best known first')
+    parser.add_argument('--points', type=Path, required=True,
+                        help='options file whose operating points are stored, best known first')
     parser.add_argument('--card', type=Path, help='model card (Markdown) to store along')
     args = parser.parse_args()
     try:

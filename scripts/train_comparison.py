@@ -35,7 +35,8 @@ def pair(predictor: dict[str, Any]) -> dict[str, Any]:
 
 def frozen(predictor: dict[str, Any], name: str) -> dict[str, Any]:
     """``predictor`` as the system ``name`` left it, not trained further."""
-    return {**predictor, 'frozen': True, 'pretrained': str(Path('experiments') / f'comparison_{name}' / 'models/net_g_latest.pth')}
+    weights = Path('experiments') / f'comparison_{name}' / 'models/net_g_latest.pth'
+    return {**predictor, 'frozen': True, 'pretrained': str(weights)}
 
 
 #: Network and losses (keys of ``train:``); the order is that of training.
@@ -50,7 +51,8 @@ SYSTEMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     # The perceptual loss is left out: VGG19's weights would have to be downloaded.
     'deblurganv2': ({'type': 'DeblurGANv2', 'image_statistics': True}, {
         'pixel_opt': {'type': 'MSELoss', 'loss_weight': 0.5, 'reduction': 'mean'},
-        'gan_opt': {'type': 'GANLoss', 'gan_type': 'lsgan', 'real_label_val': 1.0, 'fake_label_val': -1.0, 'loss_weight': 0.001},
+        'gan_opt': {'type': 'GANLoss', 'gan_type': 'lsgan', 'real_label_val': 1.0, 'fake_label_val': -1.0,
+                    'loss_weight': 0.001},
         'optim_d': ADAMW}),
     'mprnet': ({'type': 'MPRNet', 'n_feat': 16, 'scale_unetfeats': 8, 'scale_orsnetfeats': 8, 'num_cab': 2},
                {'pixel_opt': {'type': 'CharbonnierEdgeLoss'}}),
@@ -72,8 +74,8 @@ def options(name: str, data: Path, iterations: int, batch: int, crop: int) -> di
         'num_gpu': 'auto',
         'manual_seed': 0,
         'datasets': {
-            'train': {**blur, 'dataroot_gt': str(data / 'train'), 'gt_size': crop, 'use_hflip': True, 'use_rot': True, 'cache': True,
-                      'num_worker_per_gpu': 1, 'batch_size_per_gpu': batch, 'dataset_enlarge_ratio': 1000,
+            'train': {**blur, 'dataroot_gt': str(data / 'train'), 'gt_size': crop, 'use_hflip': True, 'use_rot': True,
+                      'cache': True, 'num_worker_per_gpu': 1, 'batch_size_per_gpu': batch, 'dataset_enlarge_ratio': 1000,
                       'persistent_workers': True},
             'val': {**blur, 'dataroot_gt': str(data / 'val'), 'gt_size': 256, 'max_images': 8},
         },
@@ -84,7 +86,8 @@ def options(name: str, data: Path, iterations: int, batch: int, crop: int) -> di
             'ema_decay': 0.999,
             'precision': 'bfloat16',
             'optim_g': ADAMW,
-            'scheduler': {'type': 'CosineAnnealingRestartLR', 'periods': [iterations], 'restart_weights': [1], 'eta_min': 0.000001},
+            'scheduler': {'type': 'CosineAnnealingRestartLR', 'periods': [iterations], 'restart_weights': [1],
+                          'eta_min': 0.000001},
             'total_iter': iterations,
             'warmup_iter': 100,
             'grad_clip': 0.05,
@@ -103,7 +106,8 @@ def options(name: str, data: Path, iterations: int, batch: int, crop: int) -> di
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--data', type=Path, default=Path('datasets/BSDS500'), help='folder with train/ and val/ of sharp photos')
+    parser.add_argument('--data', type=Path, default=Path('datasets/BSDS500'),
+                        help='folder with train/ and val/ of sharp photos')
     parser.add_argument('--systems', nargs='+', default=list(SYSTEMS), choices=list(SYSTEMS), help='default: all')
     parser.add_argument('--iterations', type=int, default=2000)
     parser.add_argument('--batch', type=int, default=16)

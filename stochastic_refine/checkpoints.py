@@ -159,7 +159,8 @@ def write_atomically(path: str | Path, write: Callable[[str], None]) -> None:
         # torch and safetensors wrap a failing write in errors of their own; torch's archive writer is inline_container
         if isinstance(error, OSError) or any(word in str(error).lower() for word in ('write', 'space', 'inline_container')):
             kept = ', the previous one is kept' if path.exists() else ''
-            raise InputError(f'{path} could not be written ({error}){kept}; free some space or choose another folder.') from error
+            raise InputError(f'{path} could not be written ({error}){kept}; free some space or choose another '
+                             'folder.') from error
         raise
 
 

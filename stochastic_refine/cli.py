@@ -94,8 +94,7 @@ def _add_restore(commands: argparse._SubParsersAction) -> None:
     parser.add_argument('--recursive', action='store_true', help='search folders with their subfolders')
     parser.add_argument('--overwrite', action='store_true', help='restore photos again whose result is there')
     parser.add_argument('--tile', default='auto', help="tile's side in pixels, auto or none (default: auto)")
-    parser.add_argument('--workers', type=int, default=1, help='processes on this machine (default: 1)')
-    parser.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1, mps (default: auto)')
+    _add_machine(parser)
     parser.add_argument('--precision', default='auto', choices=('auto', 'float32', 'bfloat16'))
     parser.set_defaults(run=_restore)
 
@@ -103,20 +102,18 @@ def _add_restore(commands: argparse._SubParsersAction) -> None:
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         'evaluate', help='compare systems in one table',
-        description='Score folders of restored images, or restore first, and print one table. Writes table.md, .tex, .csv, .json '
-        'and scores.csv; a stopped run can be repeated and goes on. Under torchrun the processes share the images.')
-    parser.add_argument('systems', nargs='*', metavar='NAME=SOURCE', help='SOURCE: a folder of restored images (several, one per '
-                        'seed, joined by commas), an options file, a checkpoint or the name of weights')
-    parser.add_argument('--gt', type=Path, required=True, help='folder of sharp images')
-    parser.add_argument('--lq', type=Path, help='folder of blurred images')
+        description='Score folders of restored images, or restore first, and print one table. Writes table.md, .tex, .csv, '
+        '.json and scores.csv; a stopped run can be repeated and goes on. Under torchrun the processes share the images.')
+    parser.add_argument('systems', nargs='*', metavar='NAME=SOURCE', help='SOURCE: a folder of restored images (several, one '
+                        'per seed, joined by commas), an options file, a checkpoint or the name of weights')
+    _add_pairs(parser, required=True)
     parser.add_argument('--protocol', default='folder', help='folder, gopro, hide, realblur_j or realblur_r (default: folder)')
     parser.add_argument('--metrics', metavar='LIST', help='any of lpips,stlpips,niqe,fid,kid,psnr,ssim3d,ssim (the default), '
                         'musiq,maniqa,clipiqa')
-    parser.add_argument('-o', '--output', type=Path, default=Path('results/evaluate'), help='folder (default: results/evaluate)')
+    parser.add_argument('-o', '--output', type=Path, default=Path('results/evaluate'),
+                        help='folder (default: results/evaluate)')
     parser.add_argument('--seeds', type=int, default=1, help='runs of each stochastic operating point (default: 1)')
-    parser.add_argument('--workers', type=int, default=1, help='processes on this machine (default: 1)')
-    parser.add_argument('--max-images', type=int, help='use so many pairs only, spread evenly')
-    parser.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1, mps (default: auto)')
+    _add_machine(parser)
     parser.add_argument('--precision', choices=('float32', 'bfloat16'), help="of all networks (default: each one's own)")
     parser.set_defaults(run=_evaluate)
 
@@ -124,17 +121,18 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
 def _add_report(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         'report', help='evaluations as one HTML page',
-        description='Write one HTML page that needs no network and no server: a sortable table, a plot of perception and distortion, '
-        'and all images to compare.')
+        description='Write one HTML page that needs no network and no server: a sortable table, a plot of perception and '
+        'distortion, and all images to compare.')
     parser.add_argument('runs', nargs='+', type=Path, metavar='RUN', help='output folder of evaluate; several of the same '
                         'images; one of sweep adds its points to the plot')
     parser.add_argument('-o', '--output', type=Path, default=Path('report.html'), help='the page (default: report.html)')
     parser.add_argument('--images', default='embedded', choices=('embedded', 'linked'),
                         help='all in the page, up to 80 MB, or in a folder beside it (default: embedded)')
     parser.add_argument('--max-images', type=int, help='show so many images only, spread evenly')
-    parser.add_argument('--quality', type=int, help='WebP quality, 1 to 100; 100 is lossless (default: 100, or 90 where that is too '
-                        'much to embed)')
-    parser.add_argument('--max-side', type=int, help='scale larger images down to this side (default: 1280 embedded, else none)')
+    parser.add_argument('--quality', type=int, help='WebP quality, 1 to 100; 100 is lossless (default: 100, or 90 where that '
+                        'is too much to embed)')
+    parser.add_argument('--max-side', type=int,
+                        help='scale larger images down to this side (default: 1280 embedded, else none)')
     parser.add_argument('--title', help='heading of the page')
     parser.add_argument('--workers', type=int, default=1, help='processes (default: 1)')
     parser.set_defaults(run=_report)
@@ -183,8 +181,7 @@ def _add_sweep(commands: argparse._SubParsersAction) -> None:
     parser.add_argument('-opt', dest='options', type=Path, metavar='FILE', help='options file: its network and its data')
     parser.add_argument('-w', '--weights', help='instead of -opt: name or checkpoint file')
     parser.add_argument('--data', type=Path, help='folder with target/ (sharp) and input/ (blurred)')
-    parser.add_argument('--gt', type=Path, help='folder of sharp images')
-    parser.add_argument('--lq', type=Path, help='folder of blurred images')
+    _add_pairs(parser)
     parser.add_argument('--steps', metavar='LIST', help="numbers of steps (default: the paper's 10,20,30,50,100,200,300,500)")
     parser.add_argument('--final-variances', metavar='LIST', help="(default: the paper's 0.01,0.02,0.05,0.1,0.2,0.5)")
     parser.add_argument('--samplers', metavar='LIST', default='ancestral',
@@ -199,14 +196,12 @@ def _add_sweep(commands: argparse._SubParsersAction) -> None:
     parser.add_argument('--distortion', metavar='METRIC', default='psnr', help='picks "Ours-SA" (default: psnr)')
     parser.add_argument('--halving', action='store_true', help='successive halving: leave the worse cells after few images')
     parser.add_argument('--first-images', type=int, default=4, help='images of the first round of halving (default: 4)')
-    parser.add_argument('--max-images', type=int, help='use so many pairs only, spread evenly')
     parser.add_argument('--store', type=Path, metavar='CHECKPOINT', help='store the front as the path of restore --tradeoff in '
                         "this checkpoint, or in a copy of the network's")
     parser.add_argument('--path-points', type=int, default=9, help='most points of that path (default: 9)')
     parser.add_argument('--save', action='store_true', help='keep the restored images')
     parser.add_argument('-o', '--output', type=Path, default=Path('results/sweep'), help='folder (default: results/sweep)')
-    parser.add_argument('--workers', type=int, default=1, help='processes on this machine (default: 1)')
-    parser.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1, mps (default: auto)')
+    _add_machine(parser)
     parser.add_argument('--precision', choices=('float32', 'bfloat16'), help="(default: the options file's, else float32)")
     parser.set_defaults(run=_sweep)
 
@@ -217,8 +212,8 @@ def _add_prepare(commands: argparse._SubParsersAction) -> None:
     parser.add_argument('--from', dest='source', type=Path, required=True, help='the unpacked archive, or the folder of photos')
     parser.add_argument('--to', dest='destination', type=Path, required=True, help='where to lay it out')
     parser.add_argument('--variant', default='blur', help="GoPro's blur or blur_gamma (default: blur)")
-    parser.add_argument('--crop-size', type=int, help='side of the training crops (default: 512); synthetic: of the central crops '
-                        '(default: whole photos)')
+    parser.add_argument('--crop-size', type=int, help='side of the training crops (default: 512); synthetic: of the central '
+                        'crops (default: whole photos)')
     parser.add_argument('--crop-step', type=int, default=256, help='distance between crops (default: 256)')
     parser.add_argument('--lmdb', action='store_true', help='make LMDBs of the training crops too')
     parser.add_argument('--workers', type=int, help='processes (default: one per core)')
@@ -229,6 +224,17 @@ def _add_prepare(commands: argparse._SubParsersAction) -> None:
                         help='synthetic: noise in 8-bit grey values (default: 0 1)')
     parser.add_argument('--seed', type=int, default=0, help='synthetic: seed of kernels and noise (default: 0)')
     parser.set_defaults(run=_prepare)
+
+
+def _add_pairs(parser: argparse.ArgumentParser, required: bool = False) -> None:
+    parser.add_argument('--gt', type=Path, required=required, help='folder of sharp images')
+    parser.add_argument('--lq', type=Path, help='folder of blurred images')
+    parser.add_argument('--max-images', type=int, help='use so many pairs only, spread evenly')
+
+
+def _add_machine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--workers', type=int, default=1, help='processes on this machine (default: 1)')
+    parser.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1, mps (default: auto)')
 
 
 def _restore(args: argparse.Namespace) -> int:
@@ -339,8 +345,8 @@ def _tile(text: str) -> int | str | None:
 def _prepare(args: argparse.Namespace) -> None:
     if args.dataset == 'synthetic':
         from .data.prepare_synthetic import prepare_synthetic
-        print(prepare_synthetic(args.source, args.destination, args.crop_size, tuple(args.trajectory_length), tuple(args.noise_sigma),
-                                args.seed))
+        print(prepare_synthetic(args.source, args.destination, args.crop_size, tuple(args.trajectory_length),
+                                tuple(args.noise_sigma), args.seed))
         return
     from .data.prepare import prepare
     if args.lmdb:

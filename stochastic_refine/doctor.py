@@ -90,7 +90,7 @@ def _in_child(function: Callable[..., None], *arguments: str) -> tuple[list[tupl
     path = json.dumps([*sys.path, str(Path(__file__).resolve().parents[1])])
     try:
         child = subprocess.run([sys.executable, '-c', code, path, __name__, function.__name__, *arguments],
-                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=_CHILD_SECONDS)
+                               stdin=subprocess.DEVNULL, capture_output=True, timeout=_CHILD_SECONDS)
         output, ending = child.stdout, f'ended the process (exit code {child.returncode})'
     except subprocess.TimeoutExpired as error:
         output, ending = error.stdout or b'', f'took more than {_CHILD_SECONDS} s'

@@ -22,7 +22,8 @@ from .errors import InputError
 Item = TypeVar('Item')
 
 
-def run_parallel(function: Callable[[Item], Any], items: Sequence[Item], workers: int, description: str, unit: str = 'image') -> list[Any]:
+def run_parallel(function: Callable[[Item], Any], items: Sequence[Item], workers: int, description: str,
+                 unit: str = 'image') -> list[Any]:
     """Results of ``function`` in the order of ``items``, with a progress bar; the first error or Ctrl-C stops the rest.
 
     If a process is killed, the others do all the rest, but for the item it was at.
@@ -30,8 +31,8 @@ def run_parallel(function: Callable[[Item], Any], items: Sequence[Item], workers
     Args:
         function: Can be pickled; with one worker it is called in this process.
         items: What to call it with.
-        workers: Processes. Each gets its share of PyTorch's threads, unless the environment sets ``OMP_NUM_THREADS``, and is told
-            its number as torchrun tells it, by ``LOCAL_RANK`` and ``LOCAL_WORLD_SIZE``.
+        workers: Processes. Each gets its share of PyTorch's threads, unless the environment sets ``OMP_NUM_THREADS``, and is
+            told its number as torchrun tells it, by ``LOCAL_RANK`` and ``LOCAL_WORLD_SIZE``.
         description, unit: For the progress bar.
 
     Raises:
@@ -43,8 +44,8 @@ def run_parallel(function: Callable[[Item], Any], items: Sequence[Item], workers
             return list(_counted(map(function, items), bar))
         results = _in_workers(function, items, min(workers, len(items)), bar)
     if len(results) < len(items):
-        raise InputError(f'{len(items) - len(results)} of {len(items)} {unit}s are not done, as a worker process ended unexpectedly, '
-                         'probably for want of memory; run the same command again with fewer workers.')
+        raise InputError(f'{len(items) - len(results)} of {len(items)} {unit}s are not done, as a worker process ended '
+                         'unexpectedly, probably for want of memory; run the same command again with fewer workers.')
     return [results[i] for i in range(len(items))]
 
 
@@ -86,7 +87,7 @@ def _in_workers(function: Callable[[Item], Any], items: Sequence[Item], workers:
 def _start_worker(number: int, workers: int) -> None:
     # On Ctrl-C every process of the terminal gets the signal; workers finish their item, so that nothing is half-written.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1) // workers)))  # PyTorch reads it when it is loaded
+    os.environ.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1) // workers)))  # PyTorch reads it when loaded
     os.environ.setdefault('LOCAL_RANK', str(number))
     os.environ['LOCAL_WORLD_SIZE'] = str(local_world_size() * workers)
     threading.Thread(target=_end_with, args=(parent_process(), ), daemon=True).start()
@@ -109,7 +110,7 @@ def world_size() -> int:
 
 
 def local_world_size() -> int:
-    """How many processes on this machine share the work: torchrun's, or the workers of :func:`run_parallel`; 1 without either."""
+    """Processes on this machine that share the work: torchrun's, or the workers of :func:`run_parallel`; 1 without either."""
     return int(os.environ.get('LOCAL_WORLD_SIZE', 1))
 
 

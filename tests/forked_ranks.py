@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import forked_launch
+
 from stochastic_refine.evaluation import restore_folder
 from stochastic_refine.models import validation
 

@@ -16,7 +16,6 @@ from test_launch import assert_refused, iterations, wait_for
 
 from stochastic_refine.checkpoints import save_safetensors
 from stochastic_refine.cli import main
-from stochastic_refine.evaluation import restore_folder
 
 
 @pytest.fixture
@@ -130,7 +129,8 @@ def test_data_that_vanish_in_mid_epoch(start, launch, long_training, tmp_path, w
     wait_for(lambda: not run.process.is_alive() or (run.err_path.exists() and 'iter:       3,' in run.err))
     (tmp_path / 'data' / 'lq').rename(tmp_path / 'away')
     run.wait()
-    assert_refused(run, f"dataroot_lq {tmp_path / 'data' / 'lq'} is there no longer", 'continue with --auto_resume', started=True)
+    assert_refused(run, f"dataroot_lq {tmp_path / 'data' / 'lq'} is there no longer", 'continue with --auto_resume',
+                   started=True)
     stopped, = re.findall(r'saved at iteration (\d+)', run.err)
     # the next batch is loaded, in vain, before an iteration is logged
     assert int(stopped) - iterations(run.err)[-1] in (0, 1)
@@ -140,7 +140,8 @@ def test_data_that_vanish_in_mid_epoch(start, launch, long_training, tmp_path, w
     assert run.code == 0 and iterations(run.err) == [int(stopped) + 1, int(stopped) + 2], run.err
     long_training['name'] = 'unbroken'
     assert launch('train', long_training).code == 0
-    resumed, unbroken = (params(tmp_path / 'experiments' / name / 'models' / 'net_g_latest.pth') for name in ('tiny', 'unbroken'))
+    resumed, unbroken = (params(tmp_path / 'experiments' / name / 'models' / 'net_g_latest.pth')
+                         for name in ('tiny', 'unbroken'))
     assert all(map(torch.equal, resumed, unbroken))
 
 

@@ -20,8 +20,9 @@ def weights_after(folder: Path, options: dict, nodes: list[list[str]]) -> dict[s
     for number, arguments in enumerate(nodes):
         with (folder / f'output{number}').open('w') as output:
             runs.append(subprocess.Popen(
-                [sys.executable, '-m', 'torch.distributed.run', *arguments, '-m', 'stochastic_refine.cli', 'train', '-opt', str(path),
-                 '--launcher', 'pytorch'], cwd=folder, env=python_environment(), stdout=output, stderr=subprocess.STDOUT))
+                [sys.executable, '-m', 'torch.distributed.run', *arguments, '-m', 'stochastic_refine.cli', 'train',
+                 '-opt', str(path), '--launcher', 'pytorch'],
+                cwd=folder, env=python_environment(), stdout=output, stderr=subprocess.STDOUT))
     try:
         codes = [run.wait(600) for run in runs]
     finally:

@@ -21,7 +21,7 @@ _MOST_NESTED = 5
 ARCHS: dict[str, type[nn.Module]] = {}
 
 #: Where else to look a type up, e.g. in BasicSR's registry; set by :mod:`stochastic_refine.registration`.
-fallback_lookup: Callable[[str], type[nn.Module] | None] = lambda name: None
+fallback_lookup: Callable[[str], type[nn.Module] | None] = {}.get
 fallback_names: Callable[[], Iterable[str]] = tuple
 
 

@@ -1,9 +1,10 @@
 """NAFNet and NAFNetLocal: "Simple Baselines for Image Restoration" (Chen et al., ECCV 2022).
 
-Provenance: written from the paper and from facts about the published implementation (megvii-research/NAFNet, commit 2b4af71, MIT):
-parameter names and shapes, padding, epsilon, test-time behaviour. Released checkpoints (key ``params``) load strictly, with no
-key map. NAFNetLocal is NAFNet with the test-time local converter of "Improving Image Restoration by Revisiting Global Information
-Aggregation" (Chu et al., ECCV 2022): global average pooling becomes pooling over a window of 1.5 times the training crop.
+Provenance: written from the paper and from facts about the published implementation (megvii-research/NAFNet, commit 2b4af71,
+MIT): parameter names and shapes, padding, epsilon, test-time behaviour. Released checkpoints (key ``params``) load strictly,
+with no key map. NAFNetLocal is NAFNet with the test-time local converter of "Improving Image Restoration by Revisiting Global
+Information Aggregation" (Chu et al., ECCV 2022): global average pooling becomes pooling over a window of 1.5 times the training
+crop.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class CheckedDataset(data.Dataset):
         self.reads_files = self.opt.get('io_backend', {}).get('type') == 'disk'  # BasicSR removes it with the first item
         self.paths = getattr(dataset, 'paths', None)
         if isinstance(self.paths, list):
-            self.paths.sort(key=lambda item: str(item.get('lq_path', item.get('gt_path'))) if isinstance(item, dict) else str(item))
+            self.paths.sort(key=lambda item: str(item.get('lq_path', item.get('gt_path')) if isinstance(item, dict) else item))
         if len(self) == 0:
             raise InputError(f"Dataset {self.opt['name']} is empty; check its dataroot_gt and dataroot_lq.")
 
@@ -57,8 +57,8 @@ class CheckedDataset(data.Dataset):
                 self._check_folders(error)
                 message = f"Dataset {self.opt['name']}: {self._files(i)} cannot be used ({_first_line(error)})."
                 if not self.opt.get('skip_corrupt'):
-                    raise InputError(f'{message} Mend or remove it, or set skip_corrupt: true in this dataset to go on without it.'
-                                     ) from error
+                    raise InputError(f'{message} Mend or remove it, or set skip_corrupt: true in this dataset to go on without '
+                                     'it.') from error
                 logging.getLogger('basicsr').warning('%s Skipped.', message)
         raise InputError(f"Dataset {self.opt['name']}: not one item can be read; check its folders.")
 
@@ -67,8 +67,8 @@ class CheckedDataset(data.Dataset):
         for key in ('dataroot_gt', 'dataroot_lq'):
             folder = self.opt.get(key)
             if isinstance(folder, str) and not _holds_files(Path(folder).expanduser()):
-                raise InputError(f"Dataset {self.opt['name']}: {key} {folder} is there no longer, or is empty; mount or restore it."
-                                 ) from error
+                raise InputError(f"Dataset {self.opt['name']}: {key} {folder} is there no longer, or is empty; mount or "
+                                 'restore it.') from error
 
     def _files(self, index: int) -> str:
         if not isinstance(self.paths, list):

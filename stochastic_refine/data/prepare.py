@@ -20,6 +20,7 @@ import struct
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -243,13 +244,13 @@ def _write_job(job: _Job) -> int:
         outstanding = job.outstanding(image.size)
     for output in outstanding:
         if output.is_source_itself():
-            _replace(output.path, lambda temporary: _link_or_copy(output.source, temporary))
+            _replace(output.path, partial(_link_or_copy, output.source))
             continue
         if output.source not in frames:
             with open_image(output.source) as image:
                 frames[output.source] = image.convert('RGB')
         crop = frames[output.source].crop(output.box)
-        _replace(output.path, lambda temporary: crop.save(temporary, format='PNG', compress_level=3))
+        _replace(output.path, partial(crop.save, format='PNG', compress_level=3))
     return len(outstanding)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
@@ -55,6 +56,7 @@ def prepare_synthetic(source: Path, destination: Path, crop_size: int | None = N
         item = dataset[index]
         for key, path in paths.items():
             pixels = (item[key] * 255).round().byte().permute(1, 2, 0).numpy()
-            write_atomically(path, lambda temporary: Image.fromarray(pixels).save(temporary, compress_level=3))
+            write_atomically(path, partial(Image.fromarray(pixels).save, compress_level=3))
         written += 1
-    return f'{destination} holds {len(names)} pairs (input, target): {written} written now, {len(names) - written} were there already.'
+    return (f'{destination} holds {len(names)} pairs (input, target): {written} written now, {len(names) - written} were there '
+            'already.')

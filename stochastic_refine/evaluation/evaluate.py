@@ -83,7 +83,8 @@ def evaluate(systems: Sequence[str],
     rules = protocol_named(protocol)
     parsed = [parse_system(text) for text in systems]
     if precision is not None:
-        parsed = [dataclasses.replace(system, precision=precision) if isinstance(system, Network) else system for system in parsed]
+        parsed = [dataclasses.replace(system, precision=precision) if isinstance(system, Network) else system
+                  for system in parsed]
     _check_names(parsed)
     if lq is None and any(isinstance(system, Network) for system in parsed):
         raise InputError('A network needs blurred images to restore; give their folder with --lq.')
@@ -100,7 +101,8 @@ def evaluate(systems: Sequence[str],
     for system in parsed:
         if isinstance(system, Folders):
             images = [match_names([pair.name for pair in everything], folder) for folder in system.folders]
-            entries.append(_Entry(system.name, [{name: path for name, path in found.items() if name in chosen} for found in images]))
+            entries.append(_Entry(system.name, [{name: path for name, path in found.items() if name in chosen}
+                                                for found in images]))
             for pair in pairs:
                 for found in images:
                     check_same_kind(found[pair.name], pair.gt)
@@ -173,8 +175,8 @@ def _score_entries(entries: list[_Entry], pairs: list[Pair], rules: Protocol, me
         rows.append(Row(entry.row, {**scores, **_costs(entry, notes)}))
     missing = sum(line['score'] != line['score'] for line in lines)
     if missing:
-        notes.append(f'{missing} of {len(lines)} scores of single images could not be had (images too small for the metric) and '
-                     'are not in the means.')
+        notes.append(f'{missing} of {len(lines)} scores of single images could not be had (images too small for the metric) '
+                     'and are not in the means.')
     if rank() == 0:
         output.mkdir(parents=True, exist_ok=True)
         write_atomically(output / 'scores.csv', lambda temporary: _write_lines(temporary, lines))
@@ -185,7 +187,8 @@ def _score_entries(entries: list[_Entry], pairs: list[Pair], rules: Protocol, me
     return Table(f'{rules.name}, {len(pairs)} images', [], rows, {}, list(dict.fromkeys(notes)))
 
 
-def _set_scores(scored: list[ImageScores], reference: list[ImageScores], metrics: list[str], notes: list[str]) -> dict[str, float]:
+def _set_scores(scored: list[ImageScores], reference: list[ImageScores], metrics: list[str],
+                notes: list[str]) -> dict[str, float]:
     """FID and KID between the patches of restored images and those of the ground truth."""
     ours, theirs = (np.concatenate([image.features for image in images]) for images in (scored, reference))
     if len(ours) < 2:
@@ -252,7 +255,8 @@ def _settings(rules: Protocol, gt: Path, lq: Path | None, used: int, there: int,
         'seeds': seeds,
         'systems': {system.name: system.record for system in systems},
         'gflops': '2 x multiply-adds at 1280x720, as mmengine counts them; a sampler\'s includes every network call',
-        'seconds': f'median wall-clock time per image in one of {workers * world_size()} processes, reading and writing left out',
+        'seconds': f'median wall-clock time per image in one of {workers * world_size()} processes, reading and writing left '
+        'out',
         'machine': f'{machine(device)}, {torch.get_num_threads()} threads per process with one worker',
         'versions': {name: version_of(name) for name in sorted(packages)},
         'commit': commit(),

@@ -35,8 +35,8 @@ class Protocol:
     def words(self) -> str:
         """What the protocol does, for the record beside the scores."""
         count = f'all {self.pairs} test pairs' if self.pairs else 'every pair'
-        alignment = ('; brightness matched and aligned to the ground truth by a homography (ECC), PSNR and SSIM over the overlap'
-                     if self.aligned else '')
+        alignment = ('; brightness matched and aligned to the ground truth by a homography (ECC), PSNR and SSIM over the '
+                     'overlap' if self.aligned else '')
         return f'{self.name}: {count}, paired by name, whole images, no border crop, 8-bit RGB{alignment}'
 
 
@@ -79,8 +79,8 @@ def find_pairs(protocol: Protocol, gt: Path, lq: Path | None = None) -> list[Pai
     sharp = named_images(gt)
     blurred = match_names(sharp, lq) if lq else {}
     if protocol.pairs not in (None, len(sharp)):
-        raise InputError(f'{gt} holds {len(sharp)} images but the protocol {protocol.name} has {protocol.pairs} pairs; complete '
-                         'the folder, or use --protocol folder.')
+        raise InputError(f'{gt} holds {len(sharp)} images but the protocol {protocol.name} has {protocol.pairs} pairs; '
+                         'complete the folder, or use --protocol folder.')
     return [Pair(name, sharp[name], blurred.get(name)) for name in sharp]
 
 

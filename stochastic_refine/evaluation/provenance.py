@@ -27,7 +27,8 @@ def machine(device: torch.device) -> str:
     if device.type == 'cuda':
         return torch.cuda.get_device_name(device)
     try:
-        models = [line.partition(':')[2].strip() for line in Path('/proc/cpuinfo').read_text().splitlines() if line.startswith('model name')]
+        models = [line.partition(':')[2].strip() for line in Path('/proc/cpuinfo').read_text().splitlines()
+                  if line.startswith('model name')]
         return f'{models[0]} ({len(models)} cores)'
     except (OSError, IndexError):
         return platform.processor() or platform.machine()
@@ -49,8 +50,8 @@ def commit() -> str | None:
     if not (root / '.git').exists():
         return None
     try:
-        run = subprocess.run(['git', '-C', str(root), 'describe', '--always', '--dirty', '--exclude=*'], capture_output=True, text=True,
-                             timeout=10)
+        run = subprocess.run(['git', '-C', str(root), 'describe', '--always', '--dirty', '--exclude=*'], capture_output=True,
+                             text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return run.stdout.strip() or None

@@ -92,7 +92,8 @@ def restore_photos(inputs: Sequence[str],
     jobs = [_Job(photo, target, tuple(save), loading, tuple(settings.items())) for photo, target in targets.items()
             if overwrite or not all(file.exists() for file in _files(target, save, point.num_samples))]
     if rank() == 0 and len(jobs) < len(targets):
-        print(f'{len(targets) - len(jobs)} of {len(targets)} photos are there already, skipped (--overwrite restores them again).')
+        print(f'{len(targets) - len(jobs)} of {len(targets)} photos are there already, skipped (--overwrite restores them '
+              'again).')
     wait_for_all()  # else one process could take another's first results for old ones, and share out what is left differently
     share = my_share(jobs)
     if workers > 1 and len(share) > 1:
@@ -144,8 +145,8 @@ def _restore(job: _Job, on_call: Callable[[int, int], None] | None = None) -> st
         result = _deblurrer(job.loading)(job.photo, keep_samples='samples' in job.save, on_call=on_call, **dict(job.settings))
     except InputError as error:
         if not job.photo.parent.is_dir():
-            raise InputError(f'Folder {job.photo.parent} is there no longer; when it is back, run the same command again, which '
-                             'does what is missing.') from error
+            raise InputError(f'Folder {job.photo.parent} is there no longer; when it is back, run the same command again, '
+                             'which does what is missing.') from error
         return str(error)
     except (MemoryError, RuntimeError) as error:
         if 'memory' not in f'{type(error).__name__} {error}'.lower():
@@ -164,7 +165,8 @@ def _targets(photos: list[Path], output: Path) -> dict[Path, Path]:
     """The result's file for each photo."""
     if output.suffix and not output.is_dir():
         if output.suffix.lower() not in FORMATS:
-            raise InputError(f"Output {output} has the unknown suffix '{output.suffix}'; use one of {', '.join(FORMATS)}, or a folder.")
+            raise InputError(f"Output {output} has the unknown suffix '{output.suffix}'; use one of {', '.join(FORMATS)}, or a "
+                             'folder.')
         if len(photos) > 1:
             raise InputError(f'{len(photos)} photos cannot all be written to the file {output}; give a folder.')
         targets = {photos[0]: output}

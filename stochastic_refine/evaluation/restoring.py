@@ -69,7 +69,8 @@ def result_folders(network: Network, root: Path, seeds: int) -> dict[str, list[P
     return rows
 
 
-def restore_all(network: Network, pairs: Sequence[Pair], root: Path, seeds: int, workers: int, device: torch.device) -> dict[str, list[Path]]:
+def restore_all(network: Network, pairs: Sequence[Pair], root: Path, seeds: int, workers: int,
+                device: torch.device) -> dict[str, list[Path]]:
     """Restore every pair's blurred image; what is there already is kept.
 
     Args:
@@ -92,8 +93,9 @@ def restore_all(network: Network, pairs: Sequence[Pair], root: Path, seeds: int,
         for k, folder in enumerate(rows[f'{network.name} ({name})']):
             points[folder] = dataclasses.replace(point, seed=point.seed + k * point.num_samples)
     jobs = [
-        _Job(network, network.fingerprint, pair.lq, tuple(Target(folder / f'{pair.name}.png', point) for folder, point in points.items()),
-             str(device)) for pair in pairs
+        _Job(network, network.fingerprint, pair.lq,
+             tuple(Target(folder / f'{pair.name}.png', point) for folder, point in points.items()), str(device))
+        for pair in pairs
     ]
     run_parallel(_restore, my_share(jobs), workers, f'Restoring with {network.name}')
     wait_for_all()
@@ -116,15 +118,16 @@ def _restore(job: _Job) -> None:
     missing = [target for target in job.targets if not _is_done(target.path, identity[target])]
     if not missing:
         return
-    restorer = Restorer(load_once(job.network, job.fingerprint, job.device), precision=job.network.precision, tile=job.network.tile,
-                        window=job.network.window)
+    restorer = Restorer(load_once(job.network, job.fingerprint, job.device), precision=job.network.precision,
+                        tile=job.network.tile, window=job.network.window)
     lq = torch.tensor(read_rgb(job.lq)).permute(2, 0, 1).float() / 255
     initial, initial_seconds = _timed(restorer, lambda: restorer.predict(lq))
     for target in missing:
         if target.point is None and initial is not None:
             image, seconds = initial.clamp(0, 1), 0.0
         else:
-            image, seconds = _timed(restorer, lambda: restorer.restore(lq, target.point or OperatingPoint(), initial=initial).image)
+            point = target.point or OperatingPoint()
+            image, seconds = _timed(restorer, lambda point=point: restorer.restore(lq, point, initial=initial).image)
         target.path.parent.mkdir(parents=True, exist_ok=True)
         _write(target.path, image, {**identity[target], 'seconds': round(initial_seconds + seconds, 4)})
 

@@ -30,7 +30,7 @@ Array = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Metric:
-    """A score of one image. ``function`` is the name that ``val: metrics:`` knows it by, ``package`` where its numbers come from."""
+    """A score of one image. ``function`` is its name in ``val: metrics:``, ``package`` where its numbers come from."""
 
     function: str
     package: str
@@ -146,7 +146,8 @@ def _score(job: Job) -> None:
         # Only PSNR and SSIM have a published aligned form; the others see both images black outside the overlap.
         pair = align_to_ground_truth(restored[..., ::-1], gt[..., ::-1])
         known['aligned'] = pair.converged
-        restored, gt = (np.rint(image[..., ::-1].clip(0, 1) * 255).astype(np.uint8) for image in (pair.image, pair.ground_truth))
+        restored, gt = (np.rint(image[..., ::-1].clip(0, 1) * 255).astype(np.uint8)
+                        for image in (pair.image, pair.ground_truth))
         masked = {'psnr': masked_psnr, 'ssim': masked_ssim}
         functions |= {key: partial(_masked, masked[key], pair) for key in missing if key in masked}
     known['scores'].update({key: float(function(restored, gt)) for key, function in functions.items()})

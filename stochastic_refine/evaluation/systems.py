@@ -71,8 +71,8 @@ class Network:
     @property
     def record(self) -> dict[str, Any]:
         """What is written down beside the scores."""
-        return {'source': str(self.source), 'checkpoint': str(self.checkpoint), 'checkpoint_sha256': _file_hash(self.checkpoint),
-                'precision': self.precision, 'window': self.window,
+        return {'source': str(self.source), 'checkpoint': str(self.checkpoint),
+                'checkpoint_sha256': _file_hash(self.checkpoint), 'precision': self.precision, 'window': self.window,
                 'operating_points': {name: point.as_options() for name, point in self.points.items()}}
 
     def load(self, device: torch.device) -> nn.Module:

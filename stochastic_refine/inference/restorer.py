@@ -279,7 +279,7 @@ def _bytes_per_pixel(part: nn.Module) -> int:
 
 
 def _free_memory(device: torch.device) -> int:
-    """Free bytes on the device for this process, as far as the system tells; on a CPU at most 8 GiB, to leave room for others."""
+    """Free bytes on the device for this process, as far as the system tells; on a CPU at most 8 GiB, to leave others room."""
     if device.type == 'cuda':
         return torch.cuda.mem_get_info(device)[0] // math.ceil(local_world_size() / torch.cuda.device_count())
     try:

@@ -27,7 +27,8 @@ WEIGHTS_VARIABLE = 'STOCHASTIC_REFINE_WEIGHTS'
 def available_weights() -> dict[str, Path]:
     """Weights that can be given by name: the bundled ones, and those in the folder that STOCHASTIC_REFINE_WEIGHTS names."""
     folders = [BUNDLED, *([Path(os.environ[WEIGHTS_VARIABLE])] if os.environ.get(WEIGHTS_VARIABLE) else [])]
-    return {path.stem: path for folder in folders for path in sorted(folder.glob('*')) if path.suffix in ('.safetensors', '.pth')}
+    return {path.stem: path for folder in folders for path in sorted(folder.glob('*'))
+            if path.suffix in ('.safetensors', '.pth')}
 
 
 def find_weights(name_or_path: str | Path) -> Path:
@@ -43,7 +44,8 @@ def find_weights(name_or_path: str | Path) -> Path:
     if path.is_file() or is_sharded(path):
         return path
     if path.suffix or os.sep in str(name_or_path):
-        raise InputError(f'Weights {name_or_path} do not exist; check the path, or give one of the names {", ".join(sorted(known))}.')
+        raise InputError(f'Weights {name_or_path} do not exist; check the path, or give one of the names '
+                         f'{", ".join(sorted(known))}.')
     raise InputError(f"There are no weights called '{name_or_path}'; {nearest(str(name_or_path), known)}")
 
 

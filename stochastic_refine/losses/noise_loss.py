@@ -16,9 +16,9 @@ class NoisePredictionLoss(nn.Module):
         loss_weight: Factor on the loss.
         norm: ``'l1'`` (the paper) or ``'l2'``.
         reduction: ``'mean'`` or ``'sum'`` over all elements.
-        weight_limit: 1 is the paper's, the same weight at all noise levels. Above, an error counts ``1 / sqrt(alpha_bar)`` fold,
-            as if the network predicted the velocity of Salimans and Ho (ICLR 2022, Appendix D), which differs by just this
-            factor; squared with L2, and never more than this limit. At strong noise, where a sample's large features are
+        weight_limit: 1 is the paper's, the same weight at all noise levels. Above, an error counts ``1 / sqrt(alpha_bar)``
+            fold, as if the network predicted the velocity of Salimans and Ho (ICLR 2022, Appendix D), which differs by just
+            this factor; squared with L2, and never more than this limit. At strong noise, where a sample's large features are
             decided, the unweighted loss is almost silent.
     """
 

@@ -144,7 +144,8 @@ class AdversarialRestorationModel(RestorationModel):
         self.restored.append(fake.detach())
         # In several processes the discriminator gets no gradients here, so there are none to exchange.
         scores = self._scores(self.get_bare_model(self.net_d) if self.opt['dist'] else self.net_d, fake)
-        losses['l_g_gan'] = relativistic_loss(self.cri_gan, scores, self.score_means.of('real', len(scores)), True, is_disc=False)
+        losses['l_g_gan'] = relativistic_loss(self.cri_gan, scores, self.score_means.of('real', len(scores)), True,
+                                              is_disc=False)
         return losses
 
     def discriminator_losses(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:

@@ -49,7 +49,7 @@ class _Ahead(CPUPrefetcher):
 
 
 class _Stopping:
-    """Mixin for a prefetcher: what cannot be loaded stops the model at the end of the iteration, or at once between two epochs."""
+    """Mixin for a prefetcher: what cannot be loaded stops the model at the end of the iteration, or at once between epochs."""
 
     model: RestorationModel
 

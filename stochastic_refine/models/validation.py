@@ -137,8 +137,8 @@ def _save_image(image: NDArray[np.uint8], path: str) -> None:
     try:
         imwrite(image, path)
     except OSError as error:
-        raise InputError(f'{path} could not be written ({error.strerror or error}); free some space, choose another folder or set '
-                         'val: save_img to false.') from error
+        raise InputError(f'{path} could not be written ({error.strerror or error}); free some space, choose another folder or '
+                         'set val: save_img to false.') from error
 
 
 def _metric(key: str) -> str:

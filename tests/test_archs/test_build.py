@@ -36,7 +36,8 @@ def test_wrong_options_are_named(options, words):
 
 
 def test_an_error_inside_a_nested_network_names_its_part():
-    with pytest.raises(InputError, match=r"^network: denoiser: RefineUNet has no option 'noise_conditionned'; did you mean noise_cond"):
+    with pytest.raises(InputError, match=r"^network: denoiser: RefineUNet has no option 'noise_conditionned'; "
+                                         'did you mean noise_cond'):
         build_arch({'type': 'PredictRefineNet', 'predictor': TINY, 'denoiser': {**TINY, 'noise_conditionned': True}})
 
 

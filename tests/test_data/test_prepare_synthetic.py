@@ -15,7 +15,8 @@ from stochastic_refine.errors import InputError
 
 
 def test_files_are_the_data_sets_pairs(photos: Path, tmp_path: Path) -> None:
-    assert main(['prepare', 'synthetic', '--from', str(photos), '--to', str(tmp_path), '--crop-size', '48', '--noise-sigma', '1', '2']) == 0
+    assert main(['prepare', 'synthetic', '--from', str(photos), '--to', str(tmp_path), '--crop-size', '48',
+                 '--noise-sigma', '1', '2']) == 0
     dataset = SyntheticBlurDataset({'phase': 'val', 'dataroot_gt': str(photos), 'gt_size': 48, 'trajectory_length': [3, 10],
                                     'noise_sigma': [1, 2]})
     for index, path in enumerate(dataset.paths):

@@ -125,7 +125,8 @@ def test_one_ancestral_step_has_the_mean_and_the_variance_of_bayes_rule():
         # eps is such that the estimate of r0 is r0 at every step
         levels = iter(reversed(alpha_bars))
         states[z] = []
-        ancestral(recording(lambda r_t, _: eps_from_r0(r_t, r0, next(levels)), states[z]), r_3, schedule, lambda: z)
+        denoise = recording(lambda r_t, _, levels=levels: eps_from_r0(r_t, r0, next(levels)), states[z])
+        ancestral(denoise, r_3, schedule, lambda z=z: z)
     c_0, c_t, variance = bayes_step(0.8, 0.9 * 0.7)
     torch.testing.assert_close(states[0.0][1], c_0 * r0 + c_t * r_3, rtol=1e-6, atol=1e-7)  # betas come from float32
     torch.testing.assert_close(states[1.0][1] - states[0.0][1], torch.full_like(r0, math.sqrt(variance)), rtol=1e-6, atol=0)

@@ -60,7 +60,9 @@ def test_protocol_checks_the_number_of_pairs(folder) -> None:
     assert protocol_named('realblur_r').aligned and not protocol_named('hide').aligned
 
 
-@pytest.mark.parametrize('kind, named', [((9, 6, 'RGB'), '9x6 pixels'), ((8, 6, 'L'), 'grey'), ((8, 6, 'RGBA'), 'transparency')])
+@pytest.mark.parametrize('kind, named', [
+    ((9, 6, 'RGB'), '9x6 pixels'), ((8, 6, 'L'), 'grey'), ((8, 6, 'RGBA'), 'transparency'),
+])
 def test_another_size_or_other_channels_are_refused(folder, kind: tuple[int, int, str], named: str) -> None:
     restored, gt = folder('restored', {'a.png': kind}), folder('gt', ['a.png'])
     with pytest.raises(InputError, match=named) as error:

@@ -361,8 +361,8 @@ def test_evil_names_and_linked_images(tmp_path: Path, view) -> None:
 
 @pytest.mark.slow
 def test_thumbnails_of_a_large_report_are_lazy(tmp_path: Path, view) -> None:
-    run = make_run(tmp_path / 'run', names=[f'photo {i:03d}' for i in range(200)], rows={'Ground Truth': 1, 'input': 1, 'net': 1},
-                   size=(64, 64))
+    run = make_run(tmp_path / 'run', names=[f'photo {i:03d}' for i in range(200)],
+                   rows={'Ground Truth': 1, 'input': 1, 'net': 1}, size=(64, 64))
     write_report([run], tmp_path / 'page.html')
     tab = view(tmp_path / 'page.html')
     tab.wait_for_load_state('domcontentloaded')

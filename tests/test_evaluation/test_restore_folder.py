@@ -66,8 +66,8 @@ def blurred(pairs: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def command(blurred: Path, weights: Path):
     """A function that gives the arguments of ``restore`` into a folder."""
-    return lambda out, *options: ['restore', str(blurred), '-o', str(out), '-w', str(weights), '--device', 'cpu', '--samples', '2',
-                                  '--precision', 'float32', '--save', 'image,samples', *options]
+    return lambda out, *options: ['restore', str(blurred), '-o', str(out), '-w', str(weights), '--device', 'cpu',
+                                  '--samples', '2', '--precision', 'float32', '--save', 'image,samples', *options]
 
 
 @pytest.fixture
@@ -133,7 +133,8 @@ def test_a_sample_has_the_same_bytes_however_it_is_drawn(command, tmp_path) -> N
         assert main(command(out / name, *options)) == 0
     assert contents(out / 'two') == contents(out / 'again')
     assert contents(out / 'tiles') == contents(out / 'tiles_again')
-    two, one, tiles, other = (np.asarray(Image.open(out / name / 'rocket.png')).astype(int) for name in ('two', 'one', 'tiles', 'other'))
+    two, one, tiles, other = (np.asarray(Image.open(out / name / 'rocket.png')).astype(int)
+                              for name in ('two', 'one', 'tiles', 'other'))
     assert (two == one).all() and (two != other).any()
     assert np.abs(two - tiles).max() <= 1 and (two != tiles).mean() < 0.01
 
@@ -173,7 +174,8 @@ def test_what_does_not_fit_into_memory_is_left_out(command, tmp_path, monkeypatc
 
 @pytest.mark.parametrize('network, save, words', [
     (unet(), 'image,std', 'RefineUNet is deterministic'),
-    ({'type': 'PredictRefineNet', 'denoiser': unet(in_channels=6, noise_conditioned=True), 'predictor': None}, 'initial', 'no initial'),
+    ({'type': 'PredictRefineNet', 'denoiser': unet(in_channels=6, noise_conditioned=True), 'predictor': None},
+     'initial', 'no initial'),
     (PAIR, 'std', 'at least two samples'),
 ])
 def test_what_a_network_does_not_have_is_refused_before_any_work(network, save, words, blurred, tmp_path, capsys) -> None:

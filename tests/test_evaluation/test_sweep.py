@@ -224,8 +224,8 @@ def test_path_is_stored_and_nothing_else_changes(suffix: str, in_place: bool, ch
     before, raw = read_checkpoint(checkpoint), checkpoint.read_bytes()
     target = checkpoint if in_place else tmp_path / f'copy{suffix}'
     command = ['sweep', '-w', str(checkpoint), '--gt', str(pairs / 'gt'), '--lq', str(pairs / 'lq'), '--metrics', 'psnr',
-               '--steps', '1,2,3', '--final-variances', '0.1,0.5', '--perceptual', 'ssim3d', '--max-images', '2', '--device', 'cpu',
-               '-o', str(tmp_path / 'out')]
+               '--steps', '1,2,3', '--final-variances', '0.1,0.5', '--perceptual', 'ssim3d', '--max-images', '2',
+               '--device', 'cpu', '-o', str(tmp_path / 'out')]
     assert main([*command, '--store', str(target)]) == 0
     after = read_checkpoint(target)
     path = after.metadata.pop('tradeoff')

@@ -70,7 +70,8 @@ def test_command_writes_everything_and_skips_what_is_there(
     source.mkdir()
     Image.fromarray(photo).save(source / 'a.png')
     Image.fromarray(photo[..., 0]).save(source / 'grey.jpg')
-    command = ('restore', source, '-o', out, '-w', weights, '--samples', 2, '--save', 'image,initial,samples,std', '--device', 'cpu')
+    command = ('restore', source, '-o', out, '-w', weights, '--samples', 2, '--save', 'image,initial,samples,std',
+               '--device', 'cpu')
     assert run(*command) == 0
     names = {f'{stem}{part}' for stem in ('a', 'grey') for part in ('', '_initial', '_sample1', '_sample2')}
     assert {path.name for path in out.iterdir()} == {

@@ -92,7 +92,8 @@ def test_one_step_moves_both_by_their_own_losses_alone(build_model, options):
         'l_g_pix': content.item(), 'l_g_gan': 0.1 * gan.item(), 'l_d_real': real.item(), 'l_d_fake': false.item(),
         'out_d_real': means[0], 'out_d_fake': means[1]}, rel=1e-4)
     # this batch's scores join those that the next one is compared with
-    assert model.score_means.of('fake', 2) == pytest.approx([(-0.1 + fakes[0].mean().item()) / 2, (0.4 + fakes[1].mean().item()) / 2])
+    assert model.score_means.of('fake', 2) == pytest.approx([(-0.1 + fakes[0].mean().item()) / 2,
+                                                             (0.4 + fakes[1].mean().item()) / 2])
 
 
 def test_the_generators_losses_leave_the_discriminator_alone(build_model, options):
@@ -118,7 +119,7 @@ def test_accumulated_parts_give_the_updates_of_the_whole(build_model, options, s
         options['train']['accumulate'] = accumulate
         model = build_model(options)
         calls = []
-        model.net_g.register_forward_pre_hook(lambda module, args: calls.append(len(args[0])))
+        model.net_g.register_forward_pre_hook(lambda module, args, calls=calls: calls.append(len(args[0])))
         before = torch.cat([weights(model.net_g), weights(model.net_d)])
         step(model, batch(size))
         step(model, batch(size, seed=1), 2)  # compared with the scores of the first

@@ -64,7 +64,7 @@ def test_accumulated_parts_give_the_gradient_and_update_of_the_whole(build_model
         model = build_model(restoration_options)
         before = weights(model.net_g)
         calls = []
-        model.net_g.register_forward_pre_hook(lambda module, args: calls.append(len(args[0])))
+        model.net_g.register_forward_pre_hook(lambda module, args, calls=calls: calls.append(len(args[0])))
         step(model, batch(size))
         assert len(calls) == min(accumulate, size) and sum(calls) == size
         results.append((torch.cat([p.grad.flatten() for p in model.net_g.parameters()]), weights(model.net_g) - before,

@@ -94,7 +94,7 @@ def _draw(figure: Figure, rows: list[dict[str, Any]], keys: list[str]) -> None:
     panels = figure.subplots(1, len(keys), squeeze=False)[0]
     for i, (panel, key) in enumerate(zip(panels, keys)):
         errors = [0, *(row[f'{key}_step_se'] for row in rows[1:])]
-        panel.errorbar([row['tradeoff'] for row in rows], [row[key] for row in rows], errors, color=COLOURS[i], marker=MARKERS[i],
-                       capsize=3)
+        panel.errorbar([row['tradeoff'] for row in rows], [row[key] for row in rows], errors, color=COLOURS[i],
+                       marker=MARKERS[i], capsize=3)
         panel.set(xlabel='tradeoff: 0 faithful, 1 vivid', ylabel=COLUMNS[key].heading + (' (dB)' if key == 'psnr' else ''))
     figure.suptitle('One knob (bars: standard error of the step from the position before)', fontsize=10)

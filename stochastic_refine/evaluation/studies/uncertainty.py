@@ -2,8 +2,8 @@
 
 Two parts. *Calibration* on pairs of images: see :mod:`stochastic_refine.evaluation.uncertainty`. *Rising blur*: the same sharp
 photos, each blurred by one camera-shake path of its own (or straight horizontal motion) that is scaled to rising lengths, with
-one noise of its own; all that changes along a photo's row is the strength of the blur. The paper shows two crops, the blurrier of which has the larger
-standard deviation.
+one noise of its own; all that changes along a photo's row is the strength of the blur. The paper shows two crops, the blurrier
+of which has the larger standard deviation.
 """
 
 from __future__ import annotations

@@ -72,8 +72,9 @@ def fake_training(trained: list[str]):
 
 def test_each_training_is_done_once_and_scored_with_its_own_and_its_averaged_weights(options, tmp_path):
     trained: list[str] = []
+    training = fake_training(trained)
 
-    def study(iterations: int = 8, train=fake_training(trained)):
+    def study(iterations: int = 8, train=training):
         return ablation_study(options, study_images(options), iterations, tmp_path / 'out', torch.device('cpu'),
                               channels=(4, 8), batches=(1, 2), metrics='psnr', max_images=2, train=train).rows
 
