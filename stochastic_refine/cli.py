@@ -89,7 +89,7 @@ def _add_restore(commands: argparse._SubParsersAction) -> None:
     parser.add_argument('--sampler', help='ancestral, ddim or dpmpp_2m')
     parser.add_argument('--steps', type=int, help='network calls per sample')
     parser.add_argument('--final-variance', type=float, help='noise variance of the last step of the schedule')
-    parser.add_argument('--eta', type=float, help='share of fresh noise in ddim, 0 to 1')
+    parser.add_argument('--eta', type=float, help='share of fresh noise in ddim and dpmpp_2m, 0 to 1')
     parser.add_argument('--clamp', action=argparse.BooleanOptionalAction, help='keep each step in the valid range')
     parser.add_argument('--recursive', action='store_true', help='search folders with their subfolders')
     parser.add_argument('--overwrite', action='store_true', help='restore photos again whose result is there')
@@ -186,7 +186,7 @@ def _add_sweep(commands: argparse._SubParsersAction) -> None:
     parser.add_argument('--final-variances', metavar='LIST', help="(default: the paper's 0.01,0.02,0.05,0.1,0.2,0.5)")
     parser.add_argument('--samplers', metavar='LIST', default='ancestral',
                         help='any of ancestral,ddim,dpmpp_2m (default: ancestral)')
-    parser.add_argument('--etas', metavar='LIST', help='shares of fresh noise in ddim (default: 0)')
+    parser.add_argument('--etas', metavar='LIST', help='shares of fresh noise in ddim and dpmpp_2m (default: 0)')
     parser.add_argument('--counts', metavar='LIST', help='numbers of averaged samples, from one pass (default: 1)')
     parser.add_argument('--clamp', action=argparse.BooleanOptionalAction, default=False,
                         help='keep each step in the valid range')

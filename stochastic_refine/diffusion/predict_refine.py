@@ -93,7 +93,7 @@ def refine(denoise: Denoise,
         sampler: A name in :data:`~stochastic_refine.diffusion.samplers.SAMPLERS`.
         clamp: Keep each estimate of x_init + r0 in [0, 1]; off reproduces the paper.
         residual_scale: The factor that the denoiser was trained with.
-        **sampler_options: Passed to the sampler, e.g. ``eta`` for ``ddim``.
+        **sampler_options: Passed to the sampler, e.g. ``eta`` (see ``TAKE_ETA``).
 
     Returns:
         Restored images, (B, 3, H, W); not clamped at the end.

@@ -114,11 +114,14 @@ def dpmpp_2m(denoise: Denoise,
              r_T: Tensor,
              schedule: NoiseSchedule,
              noise: Callable[[], Tensor],
-             constrain: Constrain | None = None) -> Tensor:
-    """DPM-Solver++(2M) (Lu et al., 2022, Algorithm 2) on every step of ``schedule``: deterministic given r_T.
+             constrain: Constrain | None = None,
+             eta: float = 0.0) -> Tensor:
+    """DPM-Solver++(2M) (Lu et al., 2022, Algorithm 2) on every step of ``schedule``.
 
-    A second-order multistep solver of the probability-flow ODE that costs one call of the denoiser per step. The first step,
-    and the last one to alpha_bar = 1, are of first order, which makes the last step the estimate of r0 itself.
+    A second-order multistep solver that costs one call of the denoiser per step. The first step, and the last one to
+    alpha_bar = 1, are of first order, which makes the last step the estimate of r0 itself. ``eta`` = 0 solves the
+    probability-flow ODE, deterministic given r_T; ``eta`` = 1 the reverse diffusion (SDE-DPM-Solver++(2M), their App. A), whose
+    fresh noise corrects errors of the steps before; in between, the share ``eta`` of that diffusion's rate.
 
     Where a step in log-SNR is longer than the one before it, the published weight of the extrapolation, ``h / (2 h_last)``,
     grows with their ratio. A schedule linear in beta ends with such a leap (from 0.55 to 3.9 for 10 steps from 1e-6 to 0.02),
@@ -129,8 +132,9 @@ def dpmpp_2m(denoise: Denoise,
         denoise: See the module's docstring.
         r_T: Noise to start from, (B, C, H, W).
         schedule: Its T steps are walked from T to 1.
-        noise: Not used; here so that all samplers are called alike.
+        noise: Draws the fresh noise; not used for ``eta`` = 0.
         constrain: Applied to each estimate of r0, before it is extrapolated.
+        eta: Share of fresh noise, from 0.
     """
     r_t = r_T
     r0_last, h_last = None, 0.0
@@ -141,7 +145,10 @@ def dpmpp_2m(denoise: Denoise,
         if alpha_bar_prev < 1:
             h = _half_log_snr(alpha_bar_prev) - _half_log_snr(alpha_bar)
             data = r0 if r0_last is None else r0 + min(h / (2 * h_last), _MAX_EXTRAPOLATION) * (r0 - r0_last)
-            r_t = ((1 - alpha_bar_prev) / (1 - alpha_bar))**0.5 * r_t - alpha_bar_prev**0.5 * math.expm1(-h) * data
+            kept = ((1 - alpha_bar_prev) / (1 - alpha_bar))**0.5 * math.exp(-eta * h)
+            r_t = kept * r_t - alpha_bar_prev**0.5 * math.expm1(-(1 + eta) * h) * data
+            if eta > 0:
+                r_t.add_((-(1 - alpha_bar_prev) * math.expm1(-2 * eta * h))**0.5 * noise())
             r0_last, h_last = r0, h
     return r0
 
@@ -152,3 +159,5 @@ def _half_log_snr(alpha_bar: float) -> float:
 
 
 SAMPLERS: dict[str, Callable[..., Tensor]] = {'ancestral': ancestral, 'ddim': ddim, 'dpmpp_2m': dpmpp_2m}
+#: Those that take ``eta``.
+TAKE_ETA = ('ddim', 'dpmpp_2m')

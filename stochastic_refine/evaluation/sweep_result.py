@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints import write_atomically
+from ..diffusion import TAKE_ETA
 from ..inference.operating_point import OperatingPoint
 from .halving import Round
 from .pareto import front
@@ -51,7 +52,7 @@ class Row:
         cell = self.cell
         return {
             'cell': cell_name(cell), 'sampler': cell.sampler, 'steps': cell.steps, 'final_variance': cell.final_variance,
-            'eta': cell.eta if cell.sampler == 'ddim' else None, 'clamp': cell.clamp, 'samples': cell.num_samples,
+            'eta': cell.eta if cell.sampler in TAKE_ETA else None, 'clamp': cell.clamp, 'samples': cell.num_samples,
             'alpha_bar_T': leftover_signal(cell),
             **{key: None if math.isnan(score) else score for key, score in self.scores.items()},
             'images': self.images, 'calls': self.calls, 'seconds': round(self.seconds, 4), 'on_front': self.on_front,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..archs.build import nearest
 from ..checkpoints import read_checkpoint, write_metadata
+from ..diffusion import TAKE_ETA
 from ..errors import InputError
 from ..inference.operating_point import OperatingPoint
 from ..inference.tradeoff import TRADEOFF_KEY
@@ -30,14 +31,14 @@ def grid(steps: Sequence[int] = STEPS,
          etas: Sequence[float] = (0.0, ),
          counts: Sequence[int] = (1, ),
          clamp: bool = False) -> list[OperatingPoint]:
-    """The cells of a grid; ``etas`` matter to ``ddim`` alone, ``counts`` are numbers of averaged samples.
+    """The cells of a grid; ``etas`` matter to ``ddim`` and ``dpmpp_2m``, ``counts`` are numbers of averaged samples.
 
     Raises:
         InputError: If a value is out of range.
     """
     cells = [
         OperatingPoint(sampler, T, final_variance, count, count > 1, 0, eta, clamp)
-        for sampler in samplers for eta in (etas if sampler == 'ddim' else (0.0, ))
+        for sampler in samplers for eta in (etas if sampler in TAKE_ETA else (0.0, ))
         for T in steps for final_variance in final_variances for count in counts
     ]
     return list(dict.fromkeys(cells))

@@ -26,6 +26,7 @@ from torch import Tensor
 from .. import __version__
 from ..archs.build import without_pretrained
 from ..checkpoints import read_checkpoint, write_atomically
+from ..diffusion import TAKE_ETA
 from ..errors import InputError
 from ..inference.operating_point import OperatingPoint
 from ..inference.restorer import Restorer
@@ -116,7 +117,7 @@ def cell_of(run: OperatingPoint, count: int) -> OperatingPoint:
 
 def cell_name(cell: OperatingPoint) -> str:
     """A cell's name in tables and as a folder, for example ``ancestral-T10-v0.5-n8``."""
-    eta = f'-eta{cell.eta:g}' if cell.sampler == 'ddim' else ''
+    eta = f'-eta{cell.eta:g}' if cell.sampler in TAKE_ETA else ''
     clamp = '-clamp' if cell.clamp else ''
     return f'{cell.sampler}-T{cell.steps}-v{cell.final_variance:g}{eta}{clamp}-n{cell.num_samples}'
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..archs.arguments import shortened
 from ..archs.build import nearest
-from ..diffusion import SAMPLERS, NoiseSchedule
+from ..diffusion import SAMPLERS, TAKE_ETA, NoiseSchedule
 from ..errors import InputError
 
 #: Keys of a ``val:`` block that are BasicSR's or our models'; the others describe an operating point.
@@ -47,7 +47,7 @@ class OperatingPoint:
         num_samples: Samples drawn per image.
         average: Whether the result is the mean of the samples (the paper's "Ours-SA") or the first of them.
         seed: Seed of the first sample; sample i has seed + i.
-        eta: Share of fresh noise in ``ddim``, 0 to 1.
+        eta: Share of fresh noise in ``ddim`` and ``dpmpp_2m``, 0 to 1.
         clamp: Keep each step's estimate in the valid range; off reproduces the paper.
         grid_steps: Steps of the linear schedule if it has more than ``steps``, a multiple of them: every
             ``grid_steps / steps``-th of its levels is visited, the noisiest one first. So are distilled networks sampled.
@@ -106,8 +106,8 @@ class OperatingPoint:
 
     @property
     def sampler_options(self) -> dict[str, float]:
-        """Arguments that only this sampler takes."""
-        return {'eta': self.eta} if self.sampler == 'ddim' else {}
+        """Arguments that not every sampler takes."""
+        return {'eta': self.eta} if self.sampler in TAKE_ETA else {}
 
     def as_options(self) -> dict[str, Any]:
         """The plain dict that :meth:`from_options` takes; without what is not set."""

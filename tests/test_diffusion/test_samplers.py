@@ -261,6 +261,35 @@ def test_dpmpp_2m_equals_ddim_where_it_has_no_history():
         torch.testing.assert_close(*outputs, rtol=1e-12, atol=1e-12)
 
 
+def test_stochastic_dpmpp_2m_equals_ancestral_where_it_has_no_history():
+    """With eta = 1 a step of first order is Bayes' rule itself."""
+    r_T = torch.tensor([[1.0, -2.0, 0.5]], dtype=torch.float64)
+    schedule = NoiseSchedule.linear(2, 0.1, 0.4)
+    fresh = torch.tensor([[0.3, 1.7, -0.2]], dtype=torch.float64)
+    outputs = [sampler(wavy_denoise, r_T, schedule, fresh.clone, **options)
+               for sampler, options in ((dpmpp_2m, {'eta': 1.0}), (ancestral, {}))]
+    torch.testing.assert_close(*outputs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize('eta', [0.0, 0.5, 1.0])
+def test_dpmpp_2m_keeps_the_marginal_for_every_eta(eta):
+    """For a target that is one point: r_t = sqrt(alpha_bar) r0 + sqrt(1 - alpha_bar) e stays so, with old and fresh noise in e."""
+    point, schedule = 0.7, NoiseSchedule.linear(5, 1e-3, 0.6)
+    levels, states = schedule.alpha_bars.tolist(), []
+
+    def denoise(r_t: Tensor, noise_level: float) -> Tensor:
+        return eps_from_r0(r_t, torch.tensor(point, dtype=torch.float64), noise_level**2)
+
+    axes = torch.eye(5, dtype=torch.float64)  # r_T's noise and the four fresh ones, told apart
+    draws = iter(axes[1:])
+    dpmpp_2m(recording(denoise, states), (levels[-1]**0.5 * point + (1 - levels[-1])**0.5 * axes[0])[None], schedule,
+             lambda: next(draws)[None], eta=eta)
+    for state, alpha_bar in zip(states, levels[::-1]):
+        noise = state[0] - alpha_bar**0.5 * point
+        assert noise.norm().item() == pytest.approx((1 - alpha_bar)**0.5, rel=1e-9)
+    assert (noise[1:].norm() > 0.1 * noise.norm()) == (eta > 0)
+
+
 @pytest.mark.parametrize('h_1, h_2, weight', [(1.0, 0.5, 0.25), (0.5, 0.5, 0.5), (0.5, 1.5, 0.5)],
                          ids=['shortening', 'equal', 'growing, held'])
 def test_dpmpp_2m_weight_of_the_extrapolation(h_1, h_2, weight):
