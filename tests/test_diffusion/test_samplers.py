@@ -273,7 +273,7 @@ def test_stochastic_dpmpp_2m_equals_ancestral_where_it_has_no_history():
 
 @pytest.mark.parametrize('eta', [0.0, 0.5, 1.0])
 def test_dpmpp_2m_keeps_the_marginal_for_every_eta(eta):
-    """For a target that is one point: r_t = sqrt(alpha_bar) r0 + sqrt(1 - alpha_bar) e stays so, with old and fresh noise in e."""
+    """For a target that is one point, r_t = sqrt(alpha_bar) r0 + sqrt(1 - alpha_bar) e with old and fresh noise in e."""
     point, schedule = 0.7, NoiseSchedule.linear(5, 1e-3, 0.6)
     levels, states = schedule.alpha_bars.tolist(), []
 
