@@ -125,7 +125,8 @@ def attempt(where: str, call: Callable[..., Any], *args: Any, **kwargs: Any) -> 
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f'{where}: {call.__name__} refuses its arguments ({words_of(error)}); correct them.') from error
+        given = ' '.join(['its arguments', ', '.join(kwargs)]).rstrip()  # named, as the library's words may not name the key
+        raise InputError(f'{where}: {call.__name__} refuses {given} ({words_of(error)}); correct them.') from error
 
 
 def refuse_what_is_no_number(value: Any, where: str) -> None:
