@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from stochastic_refine.inference.tradeoff import tradeoff_path
 from stochastic_refine.inference.weights import find_weights, load_network
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,7 +21,9 @@ def test_bundled_weights_are_small_and_complete() -> None:
     path = find_weights('small')
     assert path.stat().st_size <= 16 * 2**20
     net, points, metadata = load_network(path)
-    assert list(points) == ['vivid', 'faithful'] and points['faithful'].average
+    assert list(points) == ['vivid', 'faithful', 'fast'] and points['faithful'].average and points['fast'].steps == 9
+    path_of_knob = tradeoff_path(metadata, 'small')
+    assert path_of_knob[0].average and path_of_knob[-1].num_samples == 1
     assert all(parameter.isfinite().all() for parameter in net.parameters())
     assert 'BSDS500' in metadata['card']
 
