@@ -4,9 +4,10 @@
     python scripts/benchmark_sampling.py --size 512x512 --steps 20 --threads 2
     python scripts/benchmark_sampling.py --device cuda --compile --sampler ddim    # 1280x720 unless told otherwise
 
-All variants run in turn, --repetitions times after one warm-up; a ratio is the median of those within a repetition, with the
-lowest and the highest beside it. Prints a Markdown table. The plain loop is written below and uses the networks alone:
-parameters and images in float32 and NCHW, concatenated, run and put through the ancestral sampler's equations at each step.
+All variants run in turns of changing order, --repetitions times after one warm-up; a ratio is the median of those within a
+repetition, with the lowest and the highest beside it. Prints a Markdown table. The plain loop is written below and uses the
+networks alone: parameters and images in float32 and NCHW, concatenated, run and put through the ancestral sampler's equations at
+each step.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import copy
 import math
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -80,10 +82,14 @@ def bare_calls(predictor: nn.Module, denoiser: nn.Module, lq: Tensor, steps: int
 
 def alternate(variants: dict[str, Callable[[], object]], repetitions: int, device: torch.device,
               clock: Callable[[], float] = time.perf_counter) -> Times:
-    """Seconds of every variant in every repetition, the variants in turn and each once beforehand."""
+    """Seconds of every variant in every repetition, and each once beforehand.
+
+    Their order changes, so that none always finds the caches and the memory as the same other one leaves them.
+    """
     times: Times = {name: [] for name in variants}
+    order = random.Random(0)
     for repetition in tqdm(range(-1, repetitions), desc='repetitions'):
-        for name, run in variants.items():
+        for name, run in order.sample(list(variants.items()), len(variants)):
             _wait(device)
             start = clock()
             run()
