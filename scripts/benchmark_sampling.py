@@ -6,8 +6,8 @@
 
 All variants run in turns of changing order, --repetitions times after one warm-up; a ratio is the median of those within a
 repetition, with the lowest and the highest beside it. Prints a Markdown table. The plain loop is written below and uses the
-networks alone: parameters and images in float32 and NCHW, concatenated, run and put through the ancestral sampler's equations at
-each step.
+networks alone: parameters and images in float32 and NCHW, concatenated, run and put through the ancestral sampler's equations
+at each step.
 """
 
 from __future__ import annotations
