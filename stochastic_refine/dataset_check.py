@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .archs.build import nearest
 from .data.image_files import open_image
 from .data.synthetic_blur_dataset import find_images
 from .errors import InputError
@@ -24,6 +23,7 @@ from .option_values import (
     one_of,
     optional,
     refuse_slips,
+    refuse_unknown,
     require,
     span,
 )
@@ -90,9 +90,7 @@ def check_dataset(name: str, dataset: dict[str, Any], known: Any, is_train: bool
 
 
 def _check_trajectory(trajectory: Mapping[str, Any], where: str) -> None:
-    for key in trajectory:
-        if key not in _TRAJECTORY:
-            raise InputError(f"{where}: unknown key '{key}'; {nearest(key, _TRAJECTORY)}")
+    refuse_unknown(trajectory, _TRAJECTORY, where)
     check_kinds(trajectory, _TRAJECTORY, where)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from .archs.build import ARCHS, arch_class, check_arch_options, nearest, plan_arch
+from .archs.build import ARCHS, arch_class, check_arch_options, plan_arch
 from .checkpoints import check_fit, read_checkpoint
 from .dataset_check import check_dataset
 from .errors import InputError
@@ -35,6 +35,7 @@ from .option_values import (
     one_of,
     optional,
     refuse_slips,
+    refuse_unknown,
     refuse_what_is_no_number,
     require,
 )
@@ -184,9 +185,8 @@ def _check_path(opt: Mapping[str, Any]) -> None:
     names = {key.removeprefix('network_') for key in opt if key.startswith('network_')} | {'g', 'd'}
     known = {**_PATH, **{f'{key}_{name}': kind for key, kind in _NETWORK_PATH.items() for name in names}}
     check_kinds(opt['path'], known, 'path')
+    refuse_unknown(opt['path'], {*known, 'ignore_resume_networks'}, 'path')
     for key, value in opt['path'].items():
-        if key not in known and key != 'ignore_resume_networks':
-            raise InputError(f"path: unknown key '{key}'; {nearest(key, known)}")
         if key.startswith('pretrain_network') and value and not Path(value).exists():
             raise InputError(f'path: {key} {value} does not exist; check the path or set it to ~.')
 

@@ -87,6 +87,13 @@ def require(block: Any, keys: Iterable[str], where: str) -> None:
             raise InputError(f"{where} lacks the key '{key}'{f' (is {close[0]} meant for it?)' if close else ''}; add it.")
 
 
+def refuse_unknown(keys: Iterable[Any], known: Iterable[str], where: str) -> None:
+    """Refuse keys that are none of the known ones, naming the nearest."""
+    for key in keys:
+        if key not in known:
+            raise InputError(f"{where}: unknown key '{key}'; {nearest(str(key)[:80], known)}")
+
+
 def refuse_slips(keys: Iterable[str], known: Iterable[str], where: str) -> None:
     """Refuse keys that are almost, but not quite, one of the known ones."""
     for key in keys:

@@ -130,6 +130,7 @@ def test_sound_options_pass(parsed, request, fixture):
     ('datasets.train.trajectory_length', [9, 3], ('trajectory_length', '[lowest, highest]')),
     ('datasets.train.trajectory', 5, ('datasets: train: trajectory must be a block', )),
     ('datasets.train.trajectory', {'turns': 0}, ('datasets: train: trajectory', 'did you mean turn')),
+    ('datasets.train.trajectory', {5: 0}, ('datasets: train: trajectory', "unknown key '5'")),
     ('datasets.train.trajectory', {'turn': 'no'}, ('datasets: train: trajectory: turn', )),
     ('datasets.train.num_worker_per_gpu', None, ('num_worker_per_gpu', )),
     ('datasets.train.persistent_workers', True, ('persistent_workers', 'num_worker_per_gpu above 0')),

@@ -1,7 +1,7 @@
 """Human preference studies: a page of blinded side-by-side crops for raters' browsers.
 
 The page holds images and opaque codes only. What the codes mean is in the key, a file of its own that raters must not get and
-that :mod:`~stochastic_refine.evaluation.preference_tally` reads together with the raters' answers.
+that :mod:`~stochastic_refine.evaluation.preference_files` reads together with the raters' answers.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from ..archs.arguments import shortened
 from ..archs.build import nearest
 from ..diffusion import SAMPLERS, TAKE_ETA, NoiseSchedule
 from ..errors import InputError
+from ..option_values import refuse_unknown
 
 #: Keys of a ``val:`` block that are BasicSR's or our models'; the others describe an operating point.
 VALIDATION_KEYS = {'val_freq', 'save_img', 'metrics', 'pbar', 'suffix', 'precision', 'tile', 'score_input', 'operating_points',
@@ -84,10 +85,7 @@ class OperatingPoint:
     @classmethod
     def from_options(cls, options: Mapping[str, Any], where: str = 'operating point') -> OperatingPoint:
         """Build one from option keys; an unknown key is an InputError that names the nearest known ones."""
-        known = [field.name for field in dataclasses.fields(cls)]
-        for key in options:
-            if key not in known:
-                raise InputError(f"{where} has an unknown key '{key}'; {nearest(str(key), known)}")
+        refuse_unknown(options, [field.name for field in dataclasses.fields(cls)], where)
         try:
             return cls(**options)
         except InputError as error:
@@ -121,9 +119,7 @@ def check_sampling(network: Mapping[str, Any], where: str) -> None:
         InputError: Naming the wrong key or value.
     """
     sampling = network.get('sampling') or {}
-    for key in sampling:
-        if key not in _SAMPLING_KEYS:
-            raise InputError(f"{where}: sampling has an unknown key '{key}'; {nearest(str(key), _SAMPLING_KEYS)}")
+    refuse_unknown(sampling, _SAMPLING_KEYS, f'{where}: sampling')
     OperatingPoint.from_options(sampling, f'{where}: sampling')
 
 

@@ -27,6 +27,7 @@ from ..errors import InputError
 from ..inference.operating_point import OperatingPoint, check_tiles_and_windows
 from ..inference.restorer import Restorer
 from ..losses.perceptual_loss import build_perceptual_loss
+from ..option_values import attempt
 from ..sharded_checkpoints import save_sharded
 from .activation_checkpointing import check_setting, checkpoint_activations
 from .lr_scheduler import build_schedulers
@@ -159,10 +160,7 @@ class RestorationModel(ShardedValidation, SRModel):
         where = f"train: optim_{'d' if self.optimizers else 'g'}"  # the generator's is made first
         if optim_type not in known:
             raise InputError(f"{where} has an unknown type '{optim_type}'; {nearest(str(optim_type), known)}")
-        try:
-            return getattr(torch.optim, optim_type)(params, lr, **kwargs)
-        except (TypeError, ValueError, IndexError) as error:
-            raise InputError(f'{where}: {optim_type} refuses its arguments ({error}); correct them.') from error
+        return attempt(where, getattr(torch.optim, optim_type), params, lr=lr, **kwargs)
 
     def setup_optimizers(self) -> None:
         options = dict(self.opt['train']['optim_g'])
