@@ -6,12 +6,15 @@ import mmap
 import pickle
 import warnings
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from .errors import InputError
+
+_PLAIN = (torch.Tensor, dict, list, tuple, set, str, bytes, int, float, complex, type(None), torch.dtype, torch.device)
 
 
 def read_torch_file(path: str | Path, name: str = 'Checkpoint') -> Any:
@@ -33,7 +36,10 @@ def read_torch_file(path: str | Path, name: str = 'Checkpoint') -> Any:
         _refuse_bombs(path, name)
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
-            return torch.load(path, map_location='cpu', weights_only=True)
+            content = torch.load(path, map_location='cpu', weights_only=True)
+        if not _is_plain(content):  # what PyTorch takes for harmless grows from version to version
+            raise pickle.UnpicklingError('objects')
+        return content
     except InputError:
         raise
     except OSError as error:
@@ -45,6 +51,19 @@ def read_torch_file(path: str | Path, name: str = 'Checkpoint') -> Any:
             raise InputError(f'{name} {path} holds Python objects besides tensors and was not loaded, because they could '
                              'run code; save only its state dict with torch.save and use that file.') from error
         raise InputError(damaged) from error
+
+
+def _is_plain(content: Any) -> bool:
+    """Whether it consists of tensors and plain values, in the containers that state dicts are made of."""
+    waiting, seen = [content], set()
+    while waiting:
+        value = waiting.pop()
+        if not isinstance(value, _PLAIN):
+            return False
+        if isinstance(value, (Mapping, list, tuple, set)) and id(value) not in seen:
+            seen.add(id(value))
+            waiting += [*value.keys(), *value.values()] if isinstance(value, Mapping) else value
+    return True
 
 
 def _refuse_bombs(path: Path, name: str) -> None:

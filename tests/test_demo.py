@@ -32,7 +32,7 @@ def test_bundled_weights_are_small_and_complete() -> None:
 def test_demo_restores_photos(tmp_path: Path) -> None:
     command = [sys.executable, 'scripts/demo.py', '--out', str(tmp_path), '--samples', '4']
     result = subprocess.run(command, cwd=ROOT, env={**os.environ, 'PYTHONPATH': str(ROOT)}, capture_output=True,
-                            text=True, timeout=500)
+                            text=True, timeout=3000)  # against hanging, not against a slow machine
     assert result.returncode == 0, result.stderr
     decibels = {name.strip(): float(value) for name, value in re.findall(r'^(\w[\w ]*?) +([\d.]+) dB$', result.stdout, re.M)}
     assert decibels['initial'] > decibels['blurred'] + 1

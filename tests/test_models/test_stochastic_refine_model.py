@@ -121,6 +121,8 @@ def test_a_checkpoint_alone_rebuilds_the_network_that_was_scored(build_model, re
     assert points == model.operating_points and metadata['iteration'] == 1
     assert not torch.equal(weights(model.net_g), weights(net))
     assert torch.equal(weights(model.net_g_ema), weights(net))
+    laid_out = [[parameter.stride() for parameter in each.parameters()] for each in (model.net_g, model.net_g_ema)]
+    assert laid_out[0] == laid_out[1]  # in another layout convolutions round differently
     tested = build_model(for_test(refine_options, path), seed=5)
     assert validate(tested, refine_options) == scores
 
