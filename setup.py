@@ -17,7 +17,7 @@ setup(
     python_requires='>=3.11',
     # The folder basicsr/ holds launchers only; in the wheel it would overwrite the real BasicSR.
     packages=find_packages(include=['stochastic_refine*']),
-    package_data={'stochastic_refine': ['weights/*', 'evaluation/*.yml', 'evaluation/*.html']},
+    package_data={'stochastic_refine': ['weights/*', 'comparison/*.yml', 'report/*.html', 'preference/*.html']},
     install_requires=[
         'torch>=2.4',
         'numpy>=1.26',

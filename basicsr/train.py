@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from stochastic_refine.launch import main  # noqa: E402
+from stochastic_refine.integrations.basicsr.launch import main  # noqa: E402
 
 if __name__ == '__main__':  # data loading workers import this file
     sys.exit(main('train', str(ROOT)))

@@ -24,7 +24,8 @@ from tqdm import tqdm
 
 from stochastic_refine.archs import build_arch
 from stochastic_refine.checkpoints import save_safetensors
-from stochastic_refine.evaluation.provenance import commit, machine, process_device
+from stochastic_refine.comparison.provenance import commit, machine
+from stochastic_refine.inference.devices import process_device
 
 UNET = {'type': 'RefineUNet', 'base_channels': 16, 'channel_mults': [1, 2], 'num_res_blocks': 1}
 TINY = {'type': 'PredictRefineNet', 'predictor': UNET, 'denoiser': {**UNET, 'in_channels': 6, 'noise_conditioned': True}}

@@ -23,8 +23,8 @@ import numpy as np
 import torch
 
 from stochastic_refine.cli import main as stochastic_refine
-from stochastic_refine.evaluation.provenance import machine
-from stochastic_refine.evaluation.report import write_report
+from stochastic_refine.comparison.provenance import machine
+from stochastic_refine.report.page import write_report
 
 IMAGES, SYSTEMS, SIDE = 200, 4, 256
 

@@ -30,10 +30,10 @@ from tqdm import tqdm
 
 from stochastic_refine.archs import PredictRefineNet
 from stochastic_refine.archs.memory_format import channels_last
+from stochastic_refine.comparison.provenance import commit, machine
 from stochastic_refine.diffusion import SAMPLERS, SampleNoise
 from stochastic_refine.errors import InputError
-from stochastic_refine.evaluation.provenance import commit, machine
-from stochastic_refine.inference.deblurrer import choose_device, choose_precision
+from stochastic_refine.inference.devices import choose_device, choose_precision
 from stochastic_refine.inference.operating_point import OperatingPoint
 from stochastic_refine.inference.restorer import Restorer
 from stochastic_refine.inference.weights import find_weights, load_network

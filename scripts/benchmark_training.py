@@ -85,7 +85,7 @@ def train(file: str, threads: int, result: str) -> int:
     """Run the training of an options file; the first process writes ``{'seconds', 'waiting', 'mib'}`` to ``result``."""
     import torch
 
-    from stochastic_refine.launch import main
+    from stochastic_refine.integrations.basicsr.launch import main
     from stochastic_refine.registration import register_all
     register_all()
     import basicsr.train as pipeline
@@ -184,7 +184,7 @@ def main() -> None:
     args = parser.parse_args()
     import torch
 
-    from stochastic_refine.evaluation.provenance import commit, machine
+    from stochastic_refine.comparison.provenance import commit, machine
     args.gpus = torch.cuda.device_count()
     distributed = args.gpus != 1  # NCCL wants a GPU for each process
     with tempfile.TemporaryDirectory() as folder, \

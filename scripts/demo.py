@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from stochastic_refine import Deblurrer
 from stochastic_refine.data.synthetic_blur_dataset import SyntheticBlurDataset
-from stochastic_refine.evaluation.restore_folder import STD_WHITE, std_picture
+from stochastic_refine.inference.folder import STD_WHITE, std_picture
 
 #: Photo, and the top left corner of the 256x256 part that is shown.
 PHOTOS = {'astronaut': (30, 110), 'coffee': (60, 200), 'chelsea': (20, 90), 'rocket': (80, 180)}

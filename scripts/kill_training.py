@@ -35,9 +35,9 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from stochastic_refine.checkpoints.sharded import read_sharded  # noqa: E402
 from stochastic_refine.cli import main as stochastic_refine  # noqa: E402
 from stochastic_refine.registration import register_all  # noqa: E402
-from stochastic_refine.sharded_checkpoints import read_sharded  # noqa: E402
 
 register_all()
 import basicsr.train  # noqa: E402, F401  (for the processes forked from here)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import forked_launch
 
-from stochastic_refine.evaluation import restore_folder
+from stochastic_refine.inference import folder as restore_folder
 from stochastic_refine.models import validation
 
 

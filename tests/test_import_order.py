@@ -1,4 +1,4 @@
-"""Imports within the package go one way, as the table below says; what restores a photo imports no BasicSR."""
+"""Imports within the package run down only, by the floors of the table below; what restores a photo imports no BasicSR."""
 
 from __future__ import annotations
 
@@ -12,27 +12,33 @@ NAME = 'stochastic_refine'
 PACKAGE = Path(__file__).parents[1] / NAME
 FILES = sorted(path for path in PACKAGE.rglob('*.py') if path != PACKAGE / '__init__.py')  # the public face may import all
 
-#: Rooms (folders) and top-level modules from left to right; each may import itself and whatever stands in a row above its own.
-ORDER = [
-    {'errors'},
-    {'torch_files', 'options_file'},
-    {'sharded_checkpoints'},
-    {'checkpoints', 'processes'},
-    {'diffusion', 'blur'},
-    {'archs', 'losses', 'metrics', 'data'},
-    {'option_values'},
-    {'inference'},
-    {'models'},
-    {'latent'},
-    {'registration', 'dataset_check'},
-    {'evaluation', 'option_check'},
-    {'launch', 'doctor', 'install_into'},
-    {'cli'},
+#: The house from the ground up, with what belongs in each room (a folder or a module at the top of the package). A room imports
+#: itself and the floors below its own.
+FLOORS = [
+    {'errors': 'the exceptions and their words'},
+    {'values': 'single checks and their sentences', 'processes': 'work that processes share'},
+    {'diffusion': 'equations of diffusion, pure torch', 'blur': 'equations of blur, pure torch'},
+    {'checkpoints': 'weights as files and folders, read safely and written atomically'},
+    {'archs': 'networks', 'losses': 'losses', 'metrics': 'metrics', 'data': 'data sets and reading images'},
+    {'registration': "what enters BasicSR's registries, by name"},
+    {'inference': 'restoring: restorer, tiling, devices, photos, folders'},
+    {'models': 'the glue to the training loop'},
+    {'latent': 'systems that diffuse latents'},
+    {'settings': 'options files and their checks'},
+    {'comparison': 'evaluate: systems, protocols, restoring, scoring, tables'},
+    {'sweep': 'the grid search', 'report': 'the page', 'preference': 'the human study'},
+    {'studies': "the paper's studies"},
+    {'integrations': 'hosts, one file or folder each', 'app': 'the page on this machine'},
+    {'cli': 'commands: arguments and their calls'},
 ]
-RANK = {room: rank for rank, row in enumerate(ORDER) for room in row}
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
-MAY_USE_BASICSR = {'losses', 'metrics', 'data', 'models', 'evaluation', 'latent', 'registration', 'option_check', 'launch',
-                   'doctor', 'install_into', 'cli'}
+#: Rooms that may import BasicSR, and :mod:`~stochastic_refine.registration`, which prepares it.
+MAY_USE_BASICSR = {'losses', 'metrics', 'data', 'registration', 'models', 'latent', 'settings', 'comparison', 'integrations',
+                   'cli'}
+
+#: Rooms whose files and folders do not import each other.
+APART = {'integrations'}
 
 
 def imports(source: str, module: tuple[str, ...], is_package: bool = False) -> Iterator[tuple[int, tuple[str, ...]]]:
@@ -52,19 +58,34 @@ def imports(source: str, module: tuple[str, ...], is_package: bool = False) -> I
 
 
 def violations(source: str, module: tuple[str, ...], is_package: bool = False) -> list[str]:
-    """What ``source`` imports against the order; ``module`` is its dotted name in parts, (NAME, room, ...)."""
-    room, found = module[1], []
+    """What ``source`` imports against the order, and where it belongs; ``module`` is its dotted name, (NAME, room, ...)."""
+    found = []
     for line, target in imports(source, module, is_package):
-        if target[0] == 'basicsr':
-            allowed = room in MAY_USE_BASICSR
-        elif target[0] != NAME or target == (NAME, '__version__'):
-            allowed = True
-        else:  # another name of the public face has no rank
-            other = target[1] if len(target) > 1 else ''
-            allowed = other == room or RANK.get(other, len(ORDER)) < RANK[room]
-        if not allowed:
-            found.append(f'line {line}: {room} imports {".".join(target)}')
+        if why := _fault(module, target):
+            found.append(f'line {line}: {".".join(module[1:])} imports {".".join(target)}: {why}')
     return found
+
+
+def _fault(module: tuple[str, ...], target: tuple[str, ...]) -> str:
+    """Why ``module`` may not import ``target``; '' if it may."""
+    room, floor = module[1], FLOOR[module[1]]
+    if room not in MAY_USE_BASICSR and (target[0] == 'basicsr' or target[:2] == (NAME, 'registration')):
+        return f'{room} works without BasicSR; what needs it belongs in one of {", ".join(sorted(MAY_USE_BASICSR))}.'
+    if target[0] != NAME or target == (NAME, '__version__'):
+        return ''
+    other = target[1] if len(target) > 1 else ''
+    if other == room:
+        if room in APART and len(module) > 2 and len(target) > 2 and target[2] != module[2]:
+            return f'{module[2]} and {target[2]} stand apart; what both need belongs in a room below {room}.'
+        return ''
+    if other not in FLOOR:  # another name of the public face
+        return f'it has no floor; import it from the room that it is in, on a floor below {room}.'
+    if FLOOR[other] >= floor:
+        below = ', '.join(name for rooms in FLOORS[:floor] for name in rooms)
+        return (f'that does not run down, from {room} ({FLOORS[floor][room]}) to {other} ({FLOORS[FLOOR[other]][other]}); what '
+                f'both need belongs on a floor below them ({below or "there is none"}), and what is about {other} alone stays '
+                'there and is handed over by whoever calls both.')
+    return ''
 
 
 def module_of(path: Path) -> tuple[tuple[str, ...], bool]:
@@ -73,16 +94,16 @@ def module_of(path: Path) -> tuple[tuple[str, ...], bool]:
     return (parts[:-1], True) if parts[-1] == '__init__' else (parts, False)
 
 
-def test_every_room_has_a_place_in_the_order():
+def test_every_room_has_a_floor():
     rooms = {module_of(path)[0][1] for path in FILES}
-    assert rooms - RANK.keys() == set(), 'give the new room or module a place in ORDER'
+    assert rooms - FLOOR.keys() == set(), 'move it into the room it belongs to, or give the new room a floor in FLOORS'
     assert {'diffusion', 'blur', 'archs'} <= rooms, 'the package was not found'
 
 
 @pytest.mark.parametrize('path', FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
-def test_imports_go_one_way(path):
+def test_imports_run_down(path):
     module, is_package = module_of(path)
-    if module[1] in RANK:
+    if module[1] in FLOOR:
         assert violations(path.read_text(encoding='utf-8'), module, is_package) == []
 
 
@@ -97,14 +118,26 @@ def test_imports_go_one_way(path):
     ('data.deep.file', 'from ...archs import build'),
     ('inference.restorer', 'if True:\n    from stochastic_refine import models'),
     ('inference.restorer', 'from stochastic_refine.models.x import y'),
-    ('models.m', 'from ..evaluation.tables import t'),
-    ('evaluation.tables', 'import torch, stochastic_refine.cli as c'),
-    ('evaluation.tables', 'from stochastic_refine import Deblurrer'),
+    ('inference.folder', 'from ..registration import prepare_basicsr'),
+    ('models.m', 'from ..comparison.tables import t'),
+    ('comparison.tables', 'import torch, stochastic_refine.cli as c'),
+    ('comparison.tables', 'from stochastic_refine import Deblurrer'),
+    ('comparison.images', 'from ..sweep.pareto import front'),
+    ('sweep.search', 'from ..report.page import write_report'),
+    ('studies.ablation', 'from ..integrations.basicsr.launch import main'),
+    ('integrations.hub', 'from .basicsr.launch import main'),
+    ('integrations.basicsr.launch', 'from ..mmengine import Hook'),
     ('errors', 'from .checkpoints import read_checkpoint'),
     ('registration', 'from . import cli'),
 ])
 def test_checker_finds(module, source):
     assert len(violations(source, (NAME, *module.split('.')))) == 1
+
+
+def test_checker_tells_where_a_thing_belongs():
+    fault, = violations('from ..studies.calibration import half_width', (NAME, 'inference', 'tiling'))
+    assert 'inference.tiling imports stochastic_refine.studies.calibration.half_width' in fault
+    assert 'belongs on a floor below them (errors, values, ' in fault
 
 
 @pytest.mark.parametrize('module, source', [
@@ -113,8 +146,9 @@ def test_checker_finds(module, source):
     ('archs.build', 'from basicsrx import y'),
     ('data.prepare', 'from .archives import read_archive\nimport basicsr'),
     ('data.deep.file', 'from ..prepare import x\nfrom ...blur import kernels'),
-    ('evaluation.tables', 'from .. import __version__\nfrom stochastic_refine.inference.restorer import Restorer'),
-    ('cli', 'from .registration import register_all\nfrom .launch import launch'),
+    ('comparison.tables', 'from .. import __version__\nfrom stochastic_refine.inference.restorer import Restorer'),
+    ('integrations.basicsr.launch', 'from .install_into import x\nfrom ...registration import register_all'),
+    ('cli.main', 'from ..registration import register_all\nfrom ..integrations.basicsr.launch import launch'),
 ])
 def test_checker_lets_pass(module, source):
     assert violations(source, (NAME, *module.split('.'))) == []

@@ -12,8 +12,8 @@ import yaml
 
 from stochastic_refine.archs import build_arch
 from stochastic_refine.archs.build import check_arch_options
-from stochastic_refine.option_check import check_options
 from stochastic_refine.registration import register_all
+from stochastic_refine.settings.check import check_options
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / 'options').rglob('*.yml'))

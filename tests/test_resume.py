@@ -20,9 +20,9 @@ from test_launch import free_port, iterations
 from torch import nn
 
 from stochastic_refine.checkpoints import read_checkpoint
+from stochastic_refine.checkpoints.sharded import is_sharded, read_sharded
 from stochastic_refine.data.random_streams import Draw, seed_item, seed_iteration, stream_seed
 from stochastic_refine.errors import InputError
-from stochastic_refine.sharded_checkpoints import is_sharded, read_sharded
 
 
 def assert_equal(a, b, where='') -> None:
@@ -109,7 +109,7 @@ def test_items_do_not_depend_on_who_loads_them(parsed, restoration_options, refi
     """BasicSR's data sets draw from Python's generator, ours from PyTorch's."""
     from basicsr.data import build_dataset
 
-    from stochastic_refine.launch import _build_checked
+    from stochastic_refine.integrations.basicsr.launch import _build_checked
     options = restoration_options if kind == 'PairedImageDataset' else refine_options
     opt = parsed(options)['datasets']['train']
     draws = [[Draw(i, stream_seed(j, i)) for i in range(4)] for j in range(2)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -12,7 +11,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from ..errors import InputError, words_of
-from .arguments import check_values, shortened
+from ..values import check_values, nearest, shortened
 
 _MOST_NUMBERS = 10**10
 _MOST_NESTED = 5
@@ -29,13 +28,6 @@ def arch(cls: type[nn.Module]) -> type[nn.Module]:
     """Class decorator: list a network under its class name."""
     ARCHS[cls.__name__] = cls
     return cls
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Words of an error message that name the known words nearest to ``word``, or all of them."""
-    known = sorted(known)
-    close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
-    return f'did you mean {" or ".join(close)}?' if close else f'known: {", ".join(known)}.'
 
 
 def arch_class(name: str, where: str = 'network') -> type[nn.Module]:

@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..archs.build import nearest
 from ..archs.memory_format import channels_last
 from ..errors import InputError
+from ..values import nearest
+from .devices import choose_device, choose_precision
 from .operating_point import OperatingPoint
 from .photos import Photo, read_photo, write_photo
 from .restorer import Restoration, Restorer
@@ -143,35 +144,3 @@ def _take_array(restored: Restoration, name: str) -> NDArray[np.float32] | None:
     image: Tensor | None = getattr(restored, name)
     setattr(restored, name, None)
     return None if image is None else np.ascontiguousarray(image.movedim(-3, -1).cpu().numpy())
-
-
-def choose_device(name: str = 'auto') -> torch.device:
-    """The device of that name; ``'auto'`` takes CUDA or Apple's MPS where there is one.
-
-    Raises:
-        InputError: If the device does not exist here.
-    """
-    if name == 'auto':
-        if torch.cuda.is_available():
-            return torch.device('cuda')
-        return torch.device('mps' if torch.backends.mps.is_available() else 'cpu')
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"Device '{name}' is not to be had here; use cpu or auto.") from error
-    return device
-
-
-def choose_precision(name: str, device: torch.device) -> str:
-    """``name`` checked; ``'auto'`` is bfloat16 on hardware that multiplies in it, else float32."""
-    if name not in ('auto', 'float32', 'bfloat16'):
-        raise InputError(f"precision must be auto, float32 or bfloat16, got '{name}'.")
-    if name != 'auto':
-        return name
-    if device.type == 'cuda':
-        return 'bfloat16' if torch.cuda.is_bf16_supported(including_emulation=False) else 'float32'
-    if device.type == 'cpu':
-        has_bfloat16 = getattr(torch.cpu, '_is_avx512_bf16_supported', lambda: False)()
-        return 'bfloat16' if has_bfloat16 else 'float32'
-    return 'float32'

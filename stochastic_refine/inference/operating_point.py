@@ -7,11 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..archs.arguments import shortened
-from ..archs.build import nearest
 from ..diffusion import SAMPLERS, TAKE_ETA, NoiseSchedule
 from ..errors import InputError
-from ..option_values import refuse_unknown
+from ..values import nearest, refuse_unknown, shortened
 
 #: Keys of a ``val:`` block that are BasicSR's or our models'; the others describe an operating point.
 VALIDATION_KEYS = {'val_freq', 'save_img', 'metrics', 'pbar', 'suffix', 'precision', 'tile', 'score_input', 'operating_points',

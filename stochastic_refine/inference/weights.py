@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..archs.build import ARCHS, build_arch, check_arch_options, nearest, plan_arch, without_pretrained
+from ..archs.build import ARCHS, build_arch, check_arch_options, plan_arch, without_pretrained
 from ..archs.predict_refine_arch import PredictRefineNet, final_output
 from ..checkpoints import Checkpoint, check_fit, load_weights, read_checkpoint
+from ..checkpoints.sharded import is_sharded
 from ..diffusion import conditioning
 from ..errors import InputError, words_of
-from ..sharded_checkpoints import is_sharded
+from ..values import nearest
 from .operating_point import OperatingPoint, check_sampling
 
 #: Weights that ship with the package.

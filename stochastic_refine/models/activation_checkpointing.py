@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..archs.build import nearest
 from ..errors import InputError
+from ..values import nearest
 
 WHERE = 'train: activation_checkpointing'
 

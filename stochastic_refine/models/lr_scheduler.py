@@ -9,8 +9,8 @@ import torch
 from basicsr.models.lr_scheduler import CosineAnnealingRestartLR, MultiStepRestartLR, get_position_from_periods
 from torch.optim import lr_scheduler
 
-from ..archs.build import nearest
 from ..errors import InputError
+from ..values import nearest
 
 
 class CosineAnnealingRestartCyclicLR(CosineAnnealingRestartLR):

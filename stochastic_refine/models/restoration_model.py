@@ -18,17 +18,17 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.utils._pytree import tree_map_only
 
-from ..archs.build import check_arch_options, nearest, without_pretrained
+from ..archs.build import check_arch_options, without_pretrained
 from ..archs.memory_format import channels_last
 from ..archs.predict_refine_arch import final_output
 from ..checkpoints import METADATA_KEY, load_weights, read_checkpoint, write_atomically
+from ..checkpoints.sharded import save_sharded
 from ..data.random_streams import seed_iteration, stream_seed
 from ..errors import InputError
 from ..inference.operating_point import OperatingPoint, check_tiles_and_windows
 from ..inference.restorer import Restorer
 from ..losses.perceptual_loss import build_perceptual_loss
-from ..option_values import attempt
-from ..sharded_checkpoints import save_sharded
+from ..values import attempt, nearest
 from .activation_checkpointing import check_setting, checkpoint_activations
 from .lr_scheduler import build_schedulers
 from .progressive import ProgressivePatches

@@ -9,9 +9,9 @@ from typing import Any
 from basicsr.utils import check_resume
 
 from ..checkpoints import remove_leftovers
+from ..checkpoints.sharded import is_sharded, read_sharded
+from ..checkpoints.torch_files import read_torch_file
 from ..errors import InputError
-from ..sharded_checkpoints import is_sharded, read_sharded
-from ..torch_files import read_torch_file
 
 
 def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:

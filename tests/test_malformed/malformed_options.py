@@ -19,7 +19,7 @@ from malformed_child import Case
 from PIL import Image
 from tiny import NETWORK, tiny_weights
 
-from stochastic_refine.launch import main, prepare_basicsr
+from stochastic_refine.integrations.basicsr.launch import main, prepare_basicsr
 
 OPTIONS = Path(__file__).resolve().parents[2] / 'options'
 #: Values of a wrong type, range or size, for leaves of any kind.

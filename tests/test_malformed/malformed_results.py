@@ -20,9 +20,9 @@ from tiny import tiny_weights
 
 from stochastic_refine.cli import main
 from stochastic_refine.errors import InputError
-from stochastic_refine.evaluation.preference import ANSWERS_FORMAT
-from stochastic_refine.evaluation.sweep import sweep
-from stochastic_refine.evaluation.sweep_setup import grid, source_of
+from stochastic_refine.preference.study import ANSWERS_FORMAT
+from stochastic_refine.sweep.search import sweep
+from stochastic_refine.sweep.setup import grid, source_of
 
 WRONG = [None, 'text', 5, -1, 10**30, 0.5, True, [], [1], {}, {'a': 1}]
 

@@ -219,7 +219,7 @@ def test_resuming_restores_both_networks_and_optimizers(build_model, options):
 ])
 @pytest.mark.parametrize('checked_first', [True, False])
 def test_what_lacks_or_is_misspelt(build_model, parsed, options, block, key, value, fragments, checked_first):
-    from stochastic_refine.option_check import check_options
+    from stochastic_refine.settings.check import check_options
     (options[block] if block else options)[key] = value
     if value is None and not block:
         del options[key]

@@ -1,0 +1,211 @@
+"""Checkpoint files: what is in them, how they are read safely and written atomically.
+
+A checkpoint is BasicSR's ``.pth`` (``{'params': ..., 'params_ema': ...}``) or a ``.safetensors`` file. Ours also carries, under
+``stochastic_refine``, what is needed to restore with it and no YAML: the network's options and its operating points.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from .sharded import is_sharded, read_sharded
+from .torch_files import read_torch_file
+
+METADATA_KEY = 'stochastic_refine'
+#: Keys under which projects of this field wrap a state dict; the first one present is taken.
+_WRAPPERS = ('params_ema', 'params', 'state_dict', 'model', 'net')
+
+
+@dataclass
+class Checkpoint:
+    """Weights as read from a file: ``params`` maps parameter names to tensors, ``metadata`` is {} in foreign files."""
+
+    params: dict[str, Tensor]
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+def read_checkpoint(path: str | Path, prefer: str = 'params_ema') -> Checkpoint:
+    """Read a ``.pth`` or ``.safetensors`` checkpoint, or the folder of a sharded one, onto the CPU; code in it is never run.
+
+    Args:
+        path: The file or folder.
+        prefer: Which weights to take where a file wraps several; others are taken where it has none under this key.
+
+    Raises:
+        InputError: If the file is missing, damaged, holds objects other than tensors and plain values, or no weights.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _unwrap(read_sharded(path), path, prefer)
+    if path.suffix == '.safetensors':
+        return _read_safetensors(path)
+    return _unwrap(read_torch_file(path), path, prefer)
+
+
+def _unwrap(content: Any, path: Path, prefer: str) -> Checkpoint:
+    metadata = {}
+    if isinstance(content, Mapping):
+        metadata = content.get(METADATA_KEY, {})
+        key = next((key for key in (prefer, *_WRAPPERS) if isinstance(content.get(key), Mapping)), None)
+        content = content[key] if key else content
+    if not isinstance(content, Mapping) or not content or not all(
+            isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()):
+        raise InputError(f'Checkpoint {path} holds no weights; a state dict, bare or under one of '
+                         f'{", ".join(_WRAPPERS)}, is expected.')
+    params = {key.removeprefix('module.'): value for key, value in content.items()}
+    bad = next((key for key, value in params.items() if value.layout != torch.strided or value.device.type != 'cpu'), None)
+    if bad is not None:
+        raise InputError(f'Checkpoint {path}: {bad} is no dense tensor; save an ordinary state dict.')
+    stored = sum(file.stat().st_size for file in (path.iterdir() if path.is_dir() else [path]))
+    # Views of one small storage can pretend to be gigabytes; a tied weight is one that is there twice
+    if sum(value.numel() * value.element_size() for value in params.values()) > 10 * stored:
+        raise InputError(f'Checkpoint {path} declares weights of many times its own size, as a trap does; save it anew.')
+    return Checkpoint(params, _checked_metadata(metadata, path))
+
+
+def _checked_metadata(metadata: Any, path: Path) -> dict[str, Any]:
+    if not isinstance(metadata, Mapping):
+        raise InputError(f'Checkpoint {path}: its metadata under {METADATA_KEY} is no block of keys; save it anew.')
+    return dict(metadata)
+
+
+def _read_safetensors(path: Path) -> Checkpoint:
+    from safetensors import SafetensorError, safe_open
+    if not path.is_file():
+        raise InputError(f'Checkpoint {path} does not exist; check the path.')
+    try:
+        with safe_open(path, framework='pt') as file:
+            metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, '{}'))
+            params = {key: file.get_tensor(key) for key in file.keys()}
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise InputError(f'Checkpoint {path} is damaged or no safetensors file; copy or download it again.') from error
+    return Checkpoint(params, _checked_metadata(metadata, path))
+
+
+def save_safetensors(path: str | Path, params: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write weights and metadata atomically; tensors keep their dtype."""
+    from safetensors.torch import save_file
+    tensors = {key: value.detach().cpu().contiguous() for key, value in params.items()}
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, {METADATA_KEY: json.dumps(metadata)}))
+
+
+def write_metadata(source: str | Path, target: str | Path, key: str, value: Any) -> None:
+    """Write ``target`` atomically: the checkpoint ``source`` with one entry of its metadata set, all else as it is.
+
+    Args:
+        source: A checkpoint of ours.
+        target: The file to write, with the same suffix; it may be ``source`` itself.
+        key, value: The entry; plain values that JSON has too.
+
+    Raises:
+        InputError: If the source cannot be used, is not ours, or the target cannot be written.
+    """
+    source, target = Path(source), Path(target)
+    metadata = {**read_checkpoint(source).metadata, key: value}
+    if 'network' not in metadata:
+        raise InputError(f'{source} does not say which network it belongs to, since it was not saved by stochastic_refine; '
+                         'nothing can be stored in it.')
+    if is_sharded(source):
+        raise InputError(f'{source} is a sharded checkpoint, in which nothing can be stored; make a file of it with '
+                         'scripts/export_weights.py first.')
+    if source.suffix != target.suffix:
+        raise InputError(f'{target} would be a copy of {source}, so its suffix must be {source.suffix}.')
+    if source.suffix == '.safetensors':
+        from safetensors import safe_open
+        from safetensors.torch import save_file
+        with safe_open(source, framework='pt') as file:
+            texts = {**file.metadata(), METADATA_KEY: json.dumps(metadata)}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        write_atomically(target, lambda temporary: save_file(tensors, temporary, texts))
+        return
+    content = read_torch_file(source)
+    write_atomically(target, lambda temporary: torch.save({**content, METADATA_KEY: metadata}, temporary))
+
+
+def write_atomically(path: str | Path, write: Callable[[str], None]) -> None:
+    """Write ``path`` through a temporary file beside it, so that it is never half-written and the old one never lost.
+
+    Args:
+        path: Final file; its folder must exist.
+        write: Called with the temporary file's name, which has the same suffix.
+
+    Raises:
+        InputError: If the disk is full or the folder cannot be written; nothing is left behind.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f'.{path.stem}.', suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        write(temporary)
+        with open(temporary, 'rb+') as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException as error:  # Ctrl-C leaves nothing behind either
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+        # torch and safetensors wrap a failing write in errors of their own; torch's archive writer is inline_container
+        if isinstance(error, OSError) or any(word in str(error).lower() for word in ('write', 'space', 'inline_container')):
+            kept = ', the previous one is kept' if path.exists() else ''
+            raise InputError(f'{path} could not be written ({error}){kept}; free some space or choose another '
+                             'folder.') from error
+        raise
+
+
+def remove_leftovers(folder: str | Path) -> None:
+    """Remove the temporary files and folders that a process killed while it saved left; none may be saving there now."""
+    for path in Path(folder).glob('.*.*'):
+        if path.suffix in ('.pth', '.state'):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def load_weights(net: nn.Module, params: Mapping[str, Tensor], where: str) -> None:
+    """Load ``params`` strictly into ``net``, casting to its dtype.
+
+    Raises:
+        InputError: As :func:`check_fit`.
+    """
+    check_fit(net, params, where)
+    net.load_state_dict(params)
+
+
+def check_fit(net: nn.Module, params: Mapping[str, Tensor], where: str) -> None:
+    """Check that ``params`` are weights of ``net``, which may be on the meta device.
+
+    Raises:
+        InputError: If names or shapes do not fit, with how many and the first of each, or values are NaN or infinite.
+    """
+    own = net.state_dict()
+    missing, unexpected = sorted(own.keys() - params.keys()), sorted(params.keys() - own.keys())
+    shared = sorted(own.keys() & params.keys())
+    shapes = [f'{key} is {tuple(params[key].shape)}, not {tuple(own[key].shape)}'
+              for key in shared if own[key].shape != params[key].shape]
+    kinds = [f'{key} is {params[key].dtype}'
+             for key in shared if own[key].is_floating_point() != params[key].is_floating_point()]
+    problems = [f'{len(found)} {what} (first: {found[0]})' for what, found in (
+        ('missing', missing), ('unexpected', unexpected), ('of another shape', shapes), ('of another type', kinds)) if found]
+    if problems:
+        raise InputError(f"{where} holds weights of another network than {type(net).__name__} with these options: "
+                         f"{'; '.join(problems)}. Choose the checkpoint or the options that belong together.")
+    broken = [key for key in shared if own[key].is_floating_point() and not torch.isfinite(params[key].float()).all()]
+    if broken:
+        raise InputError(f'{where} has NaN or infinity in {len(broken)} of its {len(shared)} tensors (first: {broken[0]}), as '
+                         'after a training that diverged; take an earlier checkpoint.')

@@ -1,0 +1,24 @@
+"""``stochastic-refine list``: networks, models, samplers and weights."""
+
+from __future__ import annotations
+
+import argparse
+
+from .arguments import Commands
+
+
+def add_list(commands: Commands) -> None:
+    commands.add_parser('list', help='list networks, models, samplers and weights').set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> None:
+    from ..archs import ARCHS
+    from ..diffusion import SAMPLERS
+    from ..inference.weights import available_weights
+    from ..registration import MODELS
+    rows = {'networks': ARCHS, 'models': MODELS, 'samplers': SAMPLERS}
+    for title, names in rows.items():
+        print(f'{title}: {", ".join(sorted(names))}')
+    print('weights:')
+    for name, path in available_weights().items():
+        print(f'  {name}  {path.stat().st_size / 2**20:.1f} MiB  {path}')

@@ -1,0 +1,42 @@
+"""``stochastic-refine prepare``: a downloaded archive's folder laid out for training and testing."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .arguments import Commands
+
+
+def add_prepare(commands: Commands) -> None:
+    parser = commands.add_parser('prepare', help="lay a downloaded archive's folder out for training and testing")
+    parser.add_argument('dataset', help='gopro, hide, realblur, realblur_j or realblur_r; synthetic blurs any folder of photos')
+    parser.add_argument('--from', dest='source', type=Path, required=True, help='the unpacked archive, or the folder of photos')
+    parser.add_argument('--to', dest='destination', type=Path, required=True, help='where to lay it out')
+    parser.add_argument('--variant', default='blur', help="GoPro's blur or blur_gamma (default: blur)")
+    parser.add_argument('--crop-size', type=int, help='side of the training crops (default: 512); synthetic: of the central '
+                        'crops (default: whole photos)')
+    parser.add_argument('--crop-step', type=int, default=256, help='distance between crops (default: 256)')
+    parser.add_argument('--lmdb', action='store_true', help='make LMDBs of the training crops too')
+    parser.add_argument('--workers', type=int, help='processes (default: one per core)')
+    parser.add_argument('--allow-incomplete', action='store_true', help='go on with fewer pairs than the data set has')
+    parser.add_argument('--trajectory-length', type=float, nargs=2, default=(3, 10), metavar=('LOW', 'HIGH'),
+                        help='synthetic: path of the camera shake in pixels (default: 3 10)')
+    parser.add_argument('--noise-sigma', type=float, nargs=2, default=(0, 1), metavar=('LOW', 'HIGH'),
+                        help='synthetic: noise in 8-bit grey values (default: 0 1)')
+    parser.add_argument('--seed', type=int, default=0, help='synthetic: seed of kernels and noise (default: 0)')
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> None:
+    if args.dataset == 'synthetic':
+        from ..data.prepare_synthetic import prepare_synthetic
+        print(prepare_synthetic(args.source, args.destination, args.crop_size, tuple(args.trajectory_length),
+                                tuple(args.noise_sigma), args.seed))
+        return
+    from ..data.prepare import prepare
+    if args.lmdb:
+        from ..registration import prepare_basicsr
+        prepare_basicsr()
+    print(prepare(args.dataset, args.source, args.destination, variant=args.variant, crop_size=args.crop_size or 512,
+                  crop_step=args.crop_step, lmdb=args.lmdb, workers=args.workers, allow_incomplete=args.allow_incomplete))

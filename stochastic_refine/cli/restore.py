@@ -1,0 +1,57 @@
+"""``stochastic-refine restore``: photos in, sharp photos out."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..errors import InputError
+from .arguments import Commands, add_machine, check_at_least
+
+
+def add_restore(commands: Commands) -> None:
+    parser = commands.add_parser(
+        'restore', help='restore blurred photos',
+        description='Restore blurred photos. Photos that are there already are skipped, so a stopped run can be repeated. '
+        'Under torchrun the processes share the photos.')
+    parser.add_argument('inputs', nargs='+', help='photos, folders or patterns')
+    parser.add_argument('-o', '--output', type=Path, required=True, help='folder; for one photo also a file')
+    parser.add_argument('-w', '--weights', default='small', help='name or checkpoint file (default: small)')
+    parser.add_argument('--point', help='operating point of the weights (default: their first)')
+    parser.add_argument('--tradeoff', type=float, metavar='X', help='0 (most faithful) to 1 (most vivid), where the weights '
+                        'hold a path, instead of a point and its settings')
+    parser.add_argument('--samples', type=int, help='samples per photo')
+    parser.add_argument('--average', action=argparse.BooleanOptionalAction, help='write the mean of the samples (faithful) '
+                        'instead of one sample (vivid)')
+    parser.add_argument('--save', default='image', metavar='LIST',
+                        help='what to write: any of image,initial,samples,std joined by commas (default: image)')
+    parser.add_argument('--seed', type=int, help='seed of the first sample')
+    parser.add_argument('--sampler', help='ancestral, ddim or dpmpp_2m')
+    parser.add_argument('--steps', type=int, help='network calls per sample')
+    parser.add_argument('--final-variance', type=float, help='noise variance of the last step of the schedule')
+    parser.add_argument('--eta', type=float, help='share of fresh noise in ddim and dpmpp_2m, 0 to 1')
+    parser.add_argument('--clamp', action=argparse.BooleanOptionalAction, help='keep each step in the valid range')
+    parser.add_argument('--recursive', action='store_true', help='search folders with their subfolders')
+    parser.add_argument('--overwrite', action='store_true', help='restore photos again whose result is there')
+    parser.add_argument('--tile', default='auto', help="tile's side in pixels, auto or none (default: auto)")
+    add_machine(parser)
+    parser.add_argument('--precision', default='auto', choices=('auto', 'float32', 'bfloat16'))
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    check_at_least(args, workers=1)
+    from ..inference.folder import restore_photos
+    changes = {key: getattr(args, key) for key in ('sampler', 'steps', 'final_variance', 'eta', 'clamp')}
+    return restore_photos(
+        args.inputs, args.output, weights=args.weights, save=args.save.split(','), overwrite=args.overwrite,
+        recursive=args.recursive, device=args.device, precision=args.precision, tile=_tile(args.tile), point=args.point,
+        samples=args.samples, average=args.average, seed=args.seed, tradeoff=args.tradeoff, workers=args.workers, **changes)
+
+
+def _tile(text: str) -> int | str | None:
+    if text in ('auto', 'none'):
+        return None if text == 'none' else text
+    if not text.isdigit() or int(text) < 64:
+        raise InputError(f"--tile must be auto, none or a number of pixels from 64, got '{text}'.")
+    return int(text)

@@ -1,0 +1,1 @@
+"""``evaluate``: systems, protocols, restoring, scoring and tables."""

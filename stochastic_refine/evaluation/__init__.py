@@ -1,1 +1,0 @@
-"""Loops over folders of photos."""

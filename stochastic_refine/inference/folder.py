@@ -1,0 +1,219 @@
+"""Restore files and folders of photos, over any number of processes: what ``stochastic-refine restore`` does."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+from tqdm import tqdm
+
+from ..archs.predict_refine_arch import PredictRefineNet
+from ..errors import InputError
+from ..processes import my_share, rank, run_parallel, wait_for_all
+from ..values import nearest
+from .deblurrer import Deblurrer, Result
+from .devices import process_device
+from .photos import FORMATS, find_photos, write_photo
+from .restorer import Restorer
+
+WHAT = ('image', 'initial', 'samples', 'std')
+#: A standard deviation this large, in [0, 1], is drawn white in a std map.
+STD_WHITE = 0.1
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One photo and all that a process needs to restore it; ``loading`` is the deblurrer's, ``settings`` the call's."""
+
+    photo: Path
+    target: Path
+    save: tuple[str, ...]
+    loading: tuple[tuple[str, Any], ...]
+    settings: tuple[tuple[str, Any], ...]
+
+
+def restore_photos(inputs: Sequence[str],
+                   output: Path,
+                   weights: str = 'small',
+                   save: Sequence[str] = ('image', ),
+                   overwrite: bool = False,
+                   recursive: bool = False,
+                   device: str = 'auto',
+                   precision: str = 'auto',
+                   tile: int | str | None = 'auto',
+                   workers: int = 1,
+                   **settings: Any) -> int:
+    """Restore photos into a folder, or one photo into a file, with a progress bar.
+
+    Writes ``NAME.EXT`` for each photo, and beside it ``NAME_initial``, ``NAME_sample1``, ... and ``NAME_std.png`` as asked for
+    by ``save``. A photo whose results are all there is skipped. One that cannot be read is reported at the end, and the others
+    go on; so they do if a worker is killed. Under torchrun the processes share the photos.
+
+    Args:
+        inputs: Files, folders or patterns.
+        output: Folder, or for one photo a file with an image's suffix.
+        weights, device, precision, tile: See :class:`~stochastic_refine.inference.deblurrer.Deblurrer`.
+        save: Any of ``image``, ``initial``, ``samples``, ``std``.
+        overwrite: Restore again what is there.
+        recursive: Search folders with their subfolders.
+        workers: Processes on this machine; several GPUs are dealt out to them.
+        **settings: Passed to the deblurrer: ``point``, ``samples``, ``average``, ``seed``, ``steps``, ...
+
+    Returns:
+        Exit code: 0, or 2 if photos were left out.
+
+    Raises:
+        InputError: Before any work, if inputs, output or settings cannot be used. Later, if nothing more can be written, a
+            folder of photos has vanished, or a worker was killed.
+    """
+    for what in save:
+        if what not in WHAT:
+            raise InputError(f"--save knows no '{what}'; {nearest(what, WHAT)}")
+    photos = find_photos(inputs, recursive=recursive)
+    targets = _targets(photos, output)
+    loading = (('weights', weights), ('device', device), ('precision', precision), ('tile', tile))
+    deblurrer = _deblurrer(loading)
+    changes = {key: value for key, value in settings.items() if key not in ('point', 'samples')}
+    point = deblurrer.operating_point(settings.get('point'), num_samples=settings.get('samples'), **changes)
+    _check_save(save, deblurrer.net, point.num_samples)
+    if tile is not None and rank() == 0 and not Restorer(deblurrer.net).tiles_exactly:
+        print('Note: this network sees the whole image, so tiling, used if a photo does not fit into memory, can change its '
+              'result; --tile none prevents it.', file=sys.stderr)
+    _make_folder(next(iter(targets.values())).parent)
+
+    jobs = [_Job(photo, target, tuple(save), loading, tuple(settings.items())) for photo, target in targets.items()
+            if overwrite or not all(file.exists() for file in _files(target, save, point.num_samples))]
+    if rank() == 0 and len(jobs) < len(targets):
+        print(f'{len(targets) - len(jobs)} of {len(targets)} photos are there already, skipped (--overwrite restores them '
+              'again).')
+    wait_for_all()  # else one process could take another's first results for old ones, and share out what is left differently
+    share = my_share(jobs)
+    if workers > 1 and len(share) > 1:
+        _deblurrer.cache_clear()  # each worker has its own
+        faults = run_parallel(_restore, share, workers, 'Restoring', 'photo')
+    else:
+        faults = _restore_here(share)
+    faults = [fault for fault in faults if fault]
+    for fault in faults:
+        print(f'Error: {fault}', file=sys.stderr)
+    if faults:
+        print(f'{len(faults)} of {len(share)} photos were left out.', file=sys.stderr)
+    wait_for_all()  # torchrun ends the others as soon as one process has ended with an error
+    return 2 if faults else 0
+
+
+def _check_save(save: Sequence[str], net: nn.Module, num_samples: int) -> None:
+    """Raise an InputError, before any work, if the network has not what is to be saved."""
+    if not isinstance(net, PredictRefineNet) and set(save) - {'image'}:
+        raise InputError(f'{type(net).__name__} is deterministic and gives the image alone; leave the rest out of --save.')
+    if 'initial' in save and net.predictor is None:
+        raise InputError('These weights have no initial prediction; leave initial out of --save.')
+    if 'std' in save and num_samples < 2:
+        raise InputError('A std map needs at least two samples; add --samples 8, for example.')
+
+
+@lru_cache(maxsize=1)
+def _deblurrer(loading: tuple[tuple[str, Any], ...]) -> Deblurrer:
+    """The deblurrer, kept from photo to photo, on the GPU of this process."""
+    options = dict(loading)
+    return Deblurrer.from_pretrained(**{**options, 'device': str(process_device(options['device']))})
+
+
+def _restore_here(jobs: Sequence[_Job]) -> list[str | None]:
+    """Restore in this process, with a bar that moves at each network call."""
+    faults: list[str | None] = []
+    with tqdm(total=len(jobs), desc='Restoring', disable=not jobs or rank() > 0,
+              bar_format='{l_bar}{bar}| {n:.1f}/{total_fmt} [{elapsed}<{remaining}{postfix}]') as bar:
+        for job in jobs:
+            bar.set_postfix_str(job.photo.name)
+            faults.append(_restore(job, lambda done, total: bar.update(len(faults) + done / total - bar.n)))
+            bar.update(len(faults) - bar.n)
+    return faults
+
+
+def _restore(job: _Job, on_call: Callable[[int, int], None] | None = None) -> str | None:
+    """Restore a photo; None, or why it was left out. What would befall all other photos too is raised."""
+    try:
+        result = _deblurrer(job.loading)(job.photo, keep_samples='samples' in job.save, on_call=on_call, **dict(job.settings))
+    except InputError as error:
+        if not job.photo.parent.is_dir():
+            raise InputError(f'Folder {job.photo.parent} is there no longer; when it is back, run the same command again, '
+                             'which does what is missing.') from error
+        return str(error)
+    except (MemoryError, RuntimeError) as error:
+        if 'memory' not in f'{type(error).__name__} {error}'.lower():
+            raise
+        return f'{job.photo} does not fit into memory; restore it with smaller tiles, for example --tile 512, or fewer workers.'
+    try:
+        _write(result, job.target, job.save)
+    except InputError as error:
+        if isinstance(error.__cause__, OSError):  # no space, no folder, no permission
+            raise
+        return str(error)
+    return None
+
+
+def _targets(photos: list[Path], output: Path) -> dict[Path, Path]:
+    """The result's file for each photo."""
+    if output.suffix and not output.is_dir():
+        if output.suffix.lower() not in FORMATS:
+            raise InputError(f"Output {output} has the unknown suffix '{output.suffix}'; use one of {', '.join(FORMATS)}, or a "
+                             'folder.')
+        if len(photos) > 1:
+            raise InputError(f'{len(photos)} photos cannot all be written to the file {output}; give a folder.')
+        targets = {photos[0]: output}
+    else:
+        targets = {photo: output / photo.name for photo in photos}
+    stems: dict[str, Path] = {}
+    for photo, target in targets.items():
+        if target.exists() and os.path.samefile(photo, target):
+            raise InputError(f'{photo} would be overwritten by its own result; choose another output folder.')
+        other = stems.setdefault(str(target.with_suffix('')), photo)
+        if other is not photo:
+            raise InputError(f'{other} and {photo} would get results of the same name; restore them into different folders.')
+    return targets
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f'Output folder {folder} cannot be made ({error.strerror}); choose another one.') from error
+    if not os.access(folder, os.W_OK):
+        raise InputError(f'Output folder {folder} cannot be written; choose another one.')
+
+
+def _files(target: Path, save: Sequence[str], num_samples: int) -> list[Path]:
+    """Every file that a photo's restoration writes."""
+    files = {
+        'image': [target],
+        'initial': [target.with_stem(f'{target.stem}_initial')],
+        'samples': [target.with_stem(f'{target.stem}_sample{i + 1}') for i in range(num_samples)],
+        'std': [target.with_name(f'{target.stem}_std.png')],
+    }
+    return [file for what in save for file in files[what]]
+
+
+def _write(result: Result, target: Path, save: Sequence[str]) -> None:
+    samples = [] if result.samples is None else list(result.samples)
+    pictures = {'image': [result.image], 'initial': [result.initial], 'samples': samples}
+    for what in save:
+        if what == 'std':
+            write_photo(_files(target, ['std'], 0)[0], std_picture(result.std))
+        else:
+            for file, pixels in zip(_files(target, [what], len(samples)), pictures[what]):
+                write_photo(file, pixels, like=result.source)
+
+
+def std_picture(std: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A std map (H, W, 3) as a grey picture (H, W, 3): mean over the channels, black 0, white ``STD_WHITE`` and above."""
+    grey = np.clip(std.mean(axis=2, keepdims=True) / STD_WHITE, 0, 1)
+    return np.repeat(grey, 3, axis=2).astype(np.float32)

@@ -1,0 +1,196 @@
+"""Put the package's names into a clone of BasicSR or of a fork: ``stochastic-refine install-into PATH [--uninstall]``.
+
+BasicSR imports every ``*_arch.py`` and ``*_model.py`` in its own folders, so a small file there is all it takes to have
+this package's modules imported; otherwise its names end in "No object named ... found in 'arch' registry".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import re
+from pathlib import Path
+
+from ...checkpoints import write_atomically
+from ...errors import InputError
+
+_OPENING = '# Put here by `stochastic-refine install-into`. To remove it: stochastic-refine install-into THIS_CLONE --uninstall'
+_SEAL = '# sha256 of the lines below, so that no file that you changed is removed: '
+
+_WHEN_MISSING = '''
+except ModuleNotFoundError as error:
+    if error.name != 'stochastic_refine':
+        raise
+    warnings.warn('stochastic_refine is not installed in this Python, so its names are missing here; '
+                  f'install it, or delete {__file__}')
+'''.lstrip()
+
+# Only this early can the layer be in place: basicsr/__init__.py imports archs, then data, whose degradations.py needs it.
+_LAYER = f'''"""Lets this BasicSR run on a torchvision that no longer has transforms.functional_tensor."""
+import warnings
+
+try:
+    from stochastic_refine.registration import prepare_basicsr
+    prepare_basicsr()
+{_WHEN_MISSING}'''
+
+# Only this late can all names be registered: the model classes build on basicsr.models, which imports archs, losses, metrics.
+_REGISTRATION = f'''"""Registers the networks, data sets, losses, metrics and models of stochastic_refine in this BasicSR."""
+import warnings
+
+try:
+    from stochastic_refine.registration import register_all
+    register_all()
+{_WHEN_MISSING}'''
+
+_FORK_NETWORKS = f'''"""Lets `network_g: {{type: RefineUNet}}` find stochastic_refine's networks; the fork's own come first."""
+import sys
+import warnings
+
+ARCHS = {{}}
+try:
+    from stochastic_refine.archs import ARCHS
+{_WHEN_MISSING}
+
+def __getattr__(name):
+    # The fork takes the first module that has the name, in no fixed order: leave it every name that its own modules have.
+    siblings = [module for key, module in list(sys.modules.items())
+                if key.startswith(__name__.rpartition('.')[0] + '.') and key != __name__]
+    if name in ARCHS and not any(name in vars(module) for module in siblings):
+        return ARCHS[name]
+    raise AttributeError(f'module {{__name__!r}} has no attribute {{name!r}}')
+'''
+
+_LAYER_FILE = 'basicsr/archs/stochastic_refine_arch.py'
+_REGISTRATION_FILE = 'basicsr/models/stochastic_refine_model.py'
+_FORK_FILE = 'basicsr/models/archs/stochastic_refine_arch.py'
+
+
+def install_into(path: str | Path, uninstall: bool = False) -> str:
+    """Make the package's registered names available in a clone, or take them out again.
+
+    Args:
+        path: Root of the clone, the folder that holds ``basicsr/``. A BasicSR with registries gets everything; an older
+            fork without (HINet, NAFNet, Restormer) gets the networks. Nothing of the clone is imported.
+        uninstall: Remove exactly the files that an earlier call put there.
+
+    Returns:
+        What was done, in a few lines.
+
+    Raises:
+        InputError: If the folder is no such clone, or a file in the way is not ours or was changed; nothing is done then.
+    """
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        raise InputError(f'{path} is no folder; give the root of a clone of BasicSR or of a fork.')
+    return _remove(root) if uninstall else _put(root)
+
+
+def _put(root: Path) -> str:
+    files, notes = _files_for(root)
+    new = {}
+    for name, content in files.items():
+        target = root / name
+        if target.exists() and not _is_ours(target):
+            raise InputError(f'{target} is not as install-into wrote it, or not from there; move it away and run this again.')
+        if not target.exists() or _text(target) != content:
+            new[name] = content
+    fresh = [root / name for name in new if not (root / name).exists()]
+    try:
+        for name, content in new.items():
+            write_atomically(root / name, lambda temporary, content=content: Path(temporary).write_bytes(content.encode()))
+    except InputError:
+        for target in fresh:  # all or nothing
+            target.unlink(missing_ok=True)
+        raise
+    lines = [f'Put into {root}: {", ".join(new)}.' if new else f'{root} has them already: {", ".join(files)}.',
+             *notes, f'Remove with: stochastic-refine install-into {root} --uninstall']
+    return '\n'.join(lines)
+
+
+def _remove(root: Path) -> str:
+    present = [root / name for name in (_LAYER_FILE, _REGISTRATION_FILE, _FORK_FILE) if (root / name).exists()]
+    for target in present:
+        if not _is_ours(target):
+            raise InputError(f'{target} is not as install-into wrote it, so nothing was removed; '
+                             'keep what you need of it, delete it by hand and run this again.')
+    for target in present:
+        target.unlink()
+        for compiled in (target.parent / '__pycache__').glob(f'{target.stem}.*.pyc'):
+            compiled.unlink()
+    if not present:
+        return f'{root} holds no file from install-into; nothing was removed.'
+    return f'Removed from {root}: {", ".join(target.relative_to(root).as_posix() for target in present)}.'
+
+
+def _files_for(root: Path) -> tuple[dict[str, str], list[str]]:
+    """The files that this kind of clone needs, and what its user should know.
+
+    Raises:
+        InputError: If the folder is no BasicSR, or one that cannot be served.
+    """
+    package = root / 'basicsr'
+    if not package.is_dir():
+        hint = f'; give {root.parent}' if root.name == 'basicsr' else '; give the root of a clone of BasicSR or of a fork'
+        raise InputError(f'{root} holds no folder basicsr{hint}.')
+    if any(root.glob('basicsr-*.dist-info')) or any(root.glob('basicsr-*.egg-info')):
+        raise InputError(f'{package} is an installed package, not a clone, and needs no files: call '
+                         'stochastic_refine.registration.register_all() before you build a model.')
+    start, registry, archs, models, fork = (_text(package / name) for name in (
+        '__init__.py', 'utils/registry.py', 'archs/__init__.py', 'models/__init__.py', 'models/archs/__init__.py'))
+    if '_arch.py' in fork and 'getattr(' in fork:
+        return {_FORK_FILE: _sealed(_FORK_NETWORKS)}, [
+            'An older fork without registries: network_g can name the networks of stochastic_refine here, e.g. RefineUNet.',
+            'Its model types, data sets, losses and metrics need a BasicSR with registries (1.3 or later).',
+            *_import_notes(root)]
+    if 'ARCH_REGISTRY' not in registry or 'MODEL_REGISTRY' not in registry:
+        raise InputError(f'{package} is neither a BasicSR with registries (utils/registry.py) nor an older fork that scans '
+                         'models/archs for *_arch.py, so it would import no new file; use a clone of BasicSR 1.3 or later.')
+    if '_arch.py' not in archs or '_model.py' not in models or not (package / '__init__.py').is_file():
+        raise InputError(f'{package} has registries but does not import *_arch.py and *_model.py by itself; call '
+                         'stochastic_refine.registration.register_all() in its train.py before the model is built.')
+    files = {_REGISTRATION_FILE: _sealed(_REGISTRATION)}
+    notes = ['Its options files can now name StochasticRefineModel, PredictRefineNet, SyntheticBlurDataset and the others.']
+    if 'torchvision.transforms.functional_tensor' in _text(package / 'data/degradations.py'):
+        files = {_LAYER_FILE: _sealed(_LAYER), **files}
+        first = re.search(r'^from (?:\.|basicsr\.)(archs|data|models|train|test)\b', start, re.MULTILINE)
+        if not first or first[1] != 'archs':
+            notes.append('Note: its data/degradations.py imports torchvision.transforms.functional_tensor, gone since '
+                         'torchvision 0.17, maybe before that can be cured; let it import torchvision.transforms.functional.')
+    return files, [*notes, *_import_notes(root)]
+
+
+def _import_notes(root: Path) -> list[str]:
+    """Warnings where ``import basicsr`` would fail, or load another one than this clone's: all forks carry the same name."""
+    own = (root / 'basicsr').resolve()
+    notes = []
+    install = f'pip install --no-build-isolation -e {own.parent}'
+    wants_version = re.search(r'^from (\.|basicsr\.)version\b', _text(own / '__init__.py'), re.MULTILINE)
+    if wants_version and not (own / 'version.py').is_file():
+        notes.append(f'Note: {own / "version.py"} is missing; its setup writes it: {install}')
+    try:
+        spec = importlib.util.find_spec('basicsr')
+    except ValueError:
+        spec = None
+    loaded = [Path(folder).resolve() for folder in (spec.submodule_search_locations or [])] if spec else []
+    if own not in loaded:
+        what = f'loads {loaded[0]}' if loaded else 'finds nothing'
+        # An installed package beats a folder without __init__.py wherever it stands on the path; pip replaces it.
+        by_path = f'run it with PYTHONPATH={own.parent}, or ' if (own / '__init__.py').is_file() or not loaded else ''
+        notes.append(f'Note: `import basicsr` {what} here, not this clone; {by_path}install it: {install}')
+    return notes
+
+
+def _sealed(body: str) -> str:
+    return f'{_OPENING}\n{_SEAL}{hashlib.sha256(body.encode()).hexdigest()}\n{body}'
+
+
+def _is_ours(file: Path) -> bool:
+    """Whether this or another version of the package wrote the file and nobody changed it since: its seal still fits."""
+    _, seal, body = (_text(file) + '\n\n').split('\n', 2)
+    return seal == _SEAL + hashlib.sha256(body[:-2].encode()).hexdigest()
+
+
+def _text(file: Path) -> str:
+    """The file's text with plain line ends (git may have changed them), or '' if it is missing."""
+    return file.read_text(encoding='utf-8', errors='replace') if file.is_file() else ''

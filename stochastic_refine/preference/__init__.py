@@ -1,0 +1,1 @@
+"""``study preference``: which of two restored crops people find better."""

@@ -1,0 +1,1 @@
+"""``report``: evaluations as one HTML page."""

@@ -1,0 +1,278 @@
+"""Check an options file before anything is created: types, keys, values and folders, each with a sentence naming the remedy.
+
+BasicSR passes over misspelt optional keys in silence, answers the required ones with a bare KeyError, and meets some mistakes
+only at the first validation or when a learning-rate schedule ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..archs.build import ARCHS, arch_class, check_arch_options, plan_arch
+from ..checkpoints import check_fit, read_checkpoint
+from ..errors import InputError
+from ..inference.operating_point import VALIDATION_KEYS, check_sampling
+from ..inference.weights import check_runs
+from ..values import (
+    BLOCK,
+    COUNT,
+    FLAG,
+    NAME,
+    NUMBERS,
+    TEXT,
+    attempt,
+    check_arguments,
+    check_kinds,
+    known_type,
+    number,
+    one_of,
+    optional,
+    refuse_slips,
+    refuse_unknown,
+    refuse_what_is_no_number,
+    require,
+)
+from .datasets import check_dataset
+from .options_file import read_options_file
+
+_LONG = 10**12  # no training has so many iterations
+
+#: Keys of the whole file; the last row is added by BasicSR.
+_TOP = {'name': NAME, 'model_type': TEXT, 'manual_seed': optional(number(0, 10**9, whole=True)),
+        'scale': COUNT, 'val': optional(BLOCK), 'dist_params': BLOCK, 'find_unused_parameters': FLAG}
+_TOP_KEYS = {*_TOP, 'datasets', 'path', 'train', 'logger', 'num_gpu',
+             'dist', 'rank', 'world_size', 'auto_resume', 'is_train', 'root_path'}
+#: Keys of BasicSR's ``path:`` block that are not made from a network's name.
+_PATH = dict.fromkeys(('resume_state', 'root', 'experiments_root', 'models', 'training_states', 'log', 'visualization',
+                       'results_root'), optional(TEXT))
+_NETWORK_PATH = {'pretrain_network': optional(TEXT), 'param_key': optional(TEXT), 'strict_load': FLAG}
+_LOSSES = ('pixel_opt', 'perceptual_opt', 'gan_opt', 'noise_opt', 'initial_opt')
+_TRAIN = {'ema_decay': number(0, 1), 'optim_g': BLOCK, 'optim_d': optional(BLOCK), 'scheduler': BLOCK,
+          'total_iter': number(1, _LONG), 'warmup_iter': number(-1, _LONG), **dict.fromkeys(_LOSSES, optional(BLOCK)),
+          'precision': one_of('float32', 'bfloat16'), 'accumulate': COUNT, 'grad_clip': optional(number(0)), 'compile': FLAG,
+          'net_d_iters': COUNT, 'net_d_init_iters': number(0, 10**9, whole=True), 'gan_pool_size': number(0, 10**9, whole=True),
+          'distillation': optional(BLOCK)}
+_TRAIN_KEYS = {*_TRAIN, 'activation_checkpointing', 'fix_flow', 'flow_lr_mul'}
+_VAL = {'val_freq': number(1, _LONG), 'save_img': FLAG, 'pbar': FLAG, 'suffix': optional(TEXT), 'metrics': optional(BLOCK),
+        'precision': one_of('float32', 'bfloat16'), 'score_input': FLAG}
+_METRIC = {'crop_border': number(0, 10**9, whole=True), 'test_y_channel': FLAG, 'input_order': one_of('HWC', 'CHW'),
+           'better': one_of('higher', 'lower')}
+_LOGGER = {'print_freq': number(1, _LONG), 'save_checkpoint_freq': number(1, _LONG), 'use_tb_logger': FLAG,
+           'wandb': optional(BLOCK)}
+_SCHEDULER = {'periods': NUMBERS, 'restart_weights': NUMBERS, 'eta_mins': NUMBERS, 'milestones': NUMBERS}
+_REQUIRED = {
+    'top': ('name', 'model_type', 'num_gpu', 'datasets', 'network_g', 'path'),
+    'train': ('optim_g', 'scheduler', 'total_iter'),
+    'logger': ('print_freq', 'save_checkpoint_freq', 'use_tb_logger'),
+}
+
+
+def check_options_file(argv: list[str]) -> None:
+    """Check that the file after ``-opt`` can be read and has the blocks that BasicSR's parser goes through.
+
+    Whether ``-opt`` is given is the parser's own business.
+    """
+    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+    parser.add_argument('-opt')
+    try:
+        path = parser.parse_known_args(argv[1:])[0].opt
+    except argparse.ArgumentError:
+        return
+    if path is None:
+        return
+    if not Path(path).is_file():
+        raise InputError(f'Options file {path} does not exist; give one, for example options/train_gopro.yml.')
+    content = read_options_file(path)
+    require(content, ('name', 'datasets', 'path'), f'Options file {path}')
+    check_kinds(content, _TOP, f'Options file {path}')
+    require(content['path'], (), 'path')
+    require(content['datasets'], (), 'datasets')
+    opened = [key for key in content['path'] if 'resume_state' in key or 'pretrain_' in key]
+    check_kinds(content['path'], dict.fromkeys(opened, optional(TEXT)), 'path')
+    for name, dataset in content['datasets'].items():
+        require(dataset, (), f'datasets: {name}')
+        check_kinds(dataset, {'dataroot_gt': TEXT, 'dataroot_lq': TEXT}, f'datasets: {name}')
+
+
+def check_options(opt: dict[str, Any]) -> None:
+    """Check parsed options of a training or a test.
+
+    Raises:
+        InputError: At the first thing that would fail, or be ignored, later.
+    """
+    from basicsr.utils import registry
+    is_train = opt['is_train']
+    require(opt, _REQUIRED['top'], 'The options file')
+    refuse_slips((key for key in opt if not key.startswith('network_')), _TOP_KEYS, 'The options file')
+    refuse_what_is_no_number({key: value for key, value in opt.items() if key != 'name'}, '')
+    check_kinds(opt, _TOP, 'The options file')
+    check_kinds(opt.get('dist_params') or {}, {'backend': TEXT, 'port': number(1, 65536, whole=True)}, 'dist_params')
+    _check_num_gpu(opt)
+    known_type(opt['model_type'], registry.MODEL_REGISTRY, 'model_type')
+    model = registry.MODEL_REGISTRY.get(opt['model_type'])
+    _check_path(opt)
+    for key, options in opt.items():
+        if key.startswith('network_'):
+            _check_network(options, key)
+    if is_train:
+        require(opt, ('train', 'logger'), 'The options file')
+        require(opt['train'], _REQUIRED['train'], 'train')
+        require(opt['logger'], _REQUIRED['logger'], 'logger')
+        check_kinds(opt['logger'], _LOGGER, 'logger')
+        check_kinds(opt['logger'].get('wandb') or {}, {'project': optional(TEXT), 'resume_id': optional(TEXT)}, 'logger: wandb')
+        _check_train(opt['train'], registry, model)
+    for name, dataset in opt['datasets'].items():
+        check_dataset(name, dataset, registry.DATASET_REGISTRY, is_train)
+    if is_train and 'train' not in opt['datasets']:
+        raise InputError(f"datasets: needs a block 'train'; there are {', '.join(opt['datasets'])}.")
+    _check_val(opt, registry)
+    if hasattr(model, 'check_options'):  # one of ours; the others have networks of other kinds
+        model.check_options(opt)
+        for key, options in opt.items():
+            if key.startswith('network_'):
+                _check_whole_network(options, key, opt['path'])
+
+
+def _check_num_gpu(opt: Mapping[str, Any]) -> None:
+    if opt['num_gpu'] == 'auto':
+        return
+    check_kinds(opt, {'num_gpu': number(0, whole=True)}, 'The options file')
+    if opt['num_gpu'] and not torch.cuda.is_available():
+        raise InputError(f"num_gpu: {opt['num_gpu']} GPUs are asked for, but PyTorch finds none; set num_gpu: auto (or 0) to "
+                         'use the CPU.')
+
+
+def _check_network(options: Any, where: str) -> None:
+    """Check a network's keys, and those of the networks that are parts of it."""
+    check_arch_options(options, where)
+    check_arguments(arch_class(options['type']), options, where)
+    if options['type'] == 'PredictRefineNet':
+        check_sampling(options, where)
+    for key, part in options.items():
+        if isinstance(part, Mapping) and ('type' in part or key in ('predictor', 'denoiser')):
+            _check_network({k: v for k, v in part.items() if k not in ('pretrained', 'frozen')}, f'{where}: {key}')
+            check_kinds(part, {'pretrained': optional(TEXT), 'frozen': FLAG}, f'{where}: {key}')
+            if part.get('pretrained') and not Path(part['pretrained']).exists():
+                raise InputError(f"{where}: {key}: pretrained {part['pretrained']} does not exist; check the path or remove "
+                                 'the key.')
+
+
+def _check_whole_network(options: Mapping[str, Any], where: str, path: Mapping[str, Any]) -> None:
+    """Check that a network can be built and runs, and that the weights to start from are its own; on the meta device, where
+    this costs no memory, and only for networks known to work there."""
+    parts = {key: part for key, part in options.items() if isinstance(part, Mapping) and 'type' in part}
+    if not {options['type'], *(part['type'] for part in parts.values())} <= ARCHS.keys():
+        return
+    plan = plan_arch(options, where)
+    label = where.removeprefix('network_')
+    if label == 'g':
+        check_runs(plan, where)
+    for key, part in parts.items():
+        if part.get('pretrained'):
+            check_fit(getattr(plan, key), read_checkpoint(part['pretrained']).params, f"{where}: {key}: {part['pretrained']}")
+    weights = path.get(f'pretrain_network_{label}')
+    if weights and path.get(f'strict_load_{label}', True):
+        check_fit(plan, read_checkpoint(weights, path.get(f'param_key_{label}') or 'params').params, weights)
+
+
+def _check_path(opt: Mapping[str, Any]) -> None:
+    names = {key.removeprefix('network_') for key in opt if key.startswith('network_')} | {'g', 'd'}
+    known = {**_PATH, **{f'{key}_{name}': kind for key, kind in _NETWORK_PATH.items() for name in names}}
+    check_kinds(opt['path'], known, 'path')
+    refuse_unknown(opt['path'], {*known, 'ignore_resume_networks'}, 'path')
+    for key, value in opt['path'].items():
+        if key.startswith('pretrain_network') and value and not Path(value).exists():
+            raise InputError(f'path: {key} {value} does not exist; check the path or set it to ~.')
+
+
+def _check_train(train: Mapping[str, Any], registry: Any, model: type) -> None:
+    # Other models have keys of their own; only what looks like a slip of the pen is refused.
+    refuse_slips(train, _TRAIN_KEYS, 'train')
+    check_kinds(train, _TRAIN, 'train')
+    for key, options in train.items():
+        if key.endswith('_opt') and options:
+            where = f'train: {key}'
+            require(options, ('type', ), where)
+            known_type(options['type'], registry.LOSS_REGISTRY, f'{where}: type')
+            loss = registry.LOSS_REGISTRY.get(options['type'])
+            check_arguments(loss, options, where)
+            if 'Perceptual' not in options['type']:  # those load a network
+                attempt(where, loss, **_without_type(options))
+    _check_scheduler(train, model, _check_optimizer(train, model))
+
+
+def _without_type(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if key != 'type'}
+
+
+def _check_optimizer(train: Mapping[str, Any], model: type) -> torch.optim.Optimizer | None:
+    """The generator's optimizer, of one stray parameter; None for models of BasicSR's own."""
+    made = []
+    for key in ('optim_g', 'optim_d'):
+        options, where = train.get(key), f'train: {key}'
+        if key == 'optim_d' and not options:
+            continue
+        require(options, ('type', 'lr'), where)
+        check_kinds(options, {'lr': number(0)}, where)
+        if hasattr(model, 'check_options'):  # the others know fewer types than torch.optim
+            known = {name: cls for name, cls in vars(torch.optim).items() if isinstance(cls, type)}
+            known_type(options['type'], known, f'{where}: type')
+            optimizer = known[options['type']]
+            check_arguments(optimizer, options, where, given=('params', ))
+            parameter = torch.zeros(2, 2, requires_grad=True)
+            made.append(attempt(where, optimizer, [parameter], **_without_type(options)))
+    return made[0] if made else None
+
+
+def _check_scheduler(train: Mapping[str, Any], model: type, optimizer: torch.optim.Optimizer | None) -> None:
+    from basicsr.models.base_model import BaseModel
+
+    from ..models.lr_scheduler import SCHEDULERS
+    where, options, total_iter = 'train: scheduler', train['scheduler'], train['total_iter']
+    require(options, ('type', ), where)
+    known = SCHEDULERS
+    if not hasattr(model, 'check_options'):
+        if model.setup_schedulers is not BaseModel.setup_schedulers:
+            return
+        known = {name: SCHEDULERS[name] for name in ('MultiStepLR', 'MultiStepRestartLR', 'CosineAnnealingRestartLR')}
+    known_type(options['type'], known, f'{where}: type')
+    check_kinds(options, _SCHEDULER, where)
+    scheduler = known[options['type']]
+    check_arguments(scheduler, options, where, given=('optimizer', ))
+    if 'periods' in options:
+        periods = options['periods']
+        for key in {'restart_weights', 'eta_mins'} & inspect.signature(scheduler).parameters.keys():
+            values = options.get(key, [1])  # what is not given is one number
+            if len(periods) != len(values):
+                raise InputError(f'{where}: there are {len(periods)} periods but {len(values)} {key}; give one for each.')
+        if sum(periods) < total_iter:
+            raise InputError(f'{where}: the periods end at iteration {sum(periods)}, before total_iter {total_iter}; make them '
+                             'longer.')
+    if options['type'] == 'OneCycleLR' and (options.get('total_steps') or 0) < total_iter:
+        raise InputError(f"{where}: OneCycleLR needs total_steps of at least total_iter {total_iter}, got "
+                         f"{options.get('total_steps')}.")
+    if optimizer is not None:
+        attempt(where, scheduler, optimizer, **_without_type(options))
+
+
+def _check_val(opt: Mapping[str, Any], registry: Any) -> None:
+    val = opt.get('val')
+    if val is None:
+        if not opt['is_train']:
+            raise InputError("The options file lacks the block 'val', which says how to validate.")
+        return
+    require(val, ('save_img', 'val_freq') if opt['is_train'] else ('save_img', ), 'val')
+    refuse_slips(val, VALIDATION_KEYS, 'val')
+    check_kinds(val, _VAL, 'val')
+    for name, options in (val.get('metrics') or {}).items():
+        where = f'val: metrics: {name}'
+        require(options, ('type', ), where)
+        known_type(options['type'], registry.METRIC_REGISTRY, f'{where}: type')
+        check_kinds(options, _METRIC, where)
+        check_arguments(registry.METRIC_REGISTRY.get(options['type']), options, where, given=('img', 'img2'))

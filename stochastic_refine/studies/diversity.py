@@ -1,0 +1,114 @@
+"""How much samples of one photo differ: per-pixel standard deviation, and distances between pairs of them, along schedules.
+
+The paper shows diverse samples (Figs. 3 and 5) without a figure for it. Beside the distances between samples stand their
+distances to the truth: samples of the true posterior are on average as far from each other as from the truth.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..comparison.images import ImagePair
+from ..comparison.protocols import spread_evenly
+from ..comparison.scoring import metric_function
+from ..comparison.systems import Network
+from ..comparison.tables import COLUMNS
+from ..errors import InputError
+from ..inference.operating_point import OperatingPoint
+from .inputs import each_image, known_metrics, provenance, sampling_restorer, to_bgr
+from .report import COLOURS, MARKERS, StudyReport, check_matplotlib
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def diversity_study(images: Sequence[ImagePair],
+                    network: Network,
+                    points: Sequence[OperatingPoint],
+                    output: Path,
+                    device: torch.device,
+                    samples: int = 4,
+                    metrics: str = 'lpips,stlpips',
+                    max_images: int | None = None) -> StudyReport:
+    """Write ``diversity.csv|json|png``; one row per operating point and quantity.
+
+    A row's ``among`` is the mean over all pairs of samples of a photo, ``to_truth`` the mean over its samples of the distance
+    to the sharp image, each averaged over photos; ``..._se`` are the standard errors over photos. The quantity ``rmse`` is the
+    root mean square difference in [0, 1], ``std`` the mean standard deviation per pixel, which has no distance to the truth.
+    ``alpha_bar_T`` is the share of signal that the schedule assumes where sampling starts from pure noise.
+
+    Raises:
+        InputError: If the network is deterministic or there is less than a pair of samples.
+    """
+    check_matplotlib()
+    if samples < 2:
+        raise InputError(f'Diversity needs at least two samples, got {samples}; raise --samples.')
+    restorer = sampling_restorer(network, device)
+    words: list[str] = []
+    keys = known_metrics(metrics, words)
+    chosen = spread_evenly(images, max_images)
+    rows = []
+    for point in points:
+        point = dataclasses.replace(point, num_samples=samples, average=False)
+
+        def compute(lq: Tensor, gt: NDArray[np.uint8], point: OperatingPoint = point) -> dict[str, float]:
+            restored = restorer.restore(lq, point, keep_samples=True)
+            drawn = [to_bgr(sample) for sample in restored.samples]
+            result = {'std': restored.std.mean().item()}
+            for name, distance in {'rmse': rmse, **{key: metric_function(key) for key in keys}}.items():
+                result[f'{name}_among'] = np.mean([distance(a, b) for a, b in itertools.combinations(drawn, 2)])
+                result[f'{name}_to_truth'] = np.mean([distance(sample, gt) for sample in drawn])
+            return result
+
+        identity = {'study': 'diversity', 'network': network.fingerprint, 'point': point.as_options(), 'metrics': keys}
+        found = list(each_image(chosen, output / 'cache', identity, compute, f'{point.steps} steps'))
+        for name in ('std', 'rmse', *keys):
+            row: dict[str, Any] = {'steps': point.steps, 'final_variance': point.final_variance,
+                                   'alpha_bar_T': float(point.schedule.alpha_bars[-1]), 'samples': samples, 'quantity': name}
+            columns = {'std': 'among'} if name == 'std' else {f'{name}_{column}': column for column in ('among', 'to_truth')}
+            for key, column in columns.items():
+                values = np.array([image[key] for image in found])
+                row[column] = float(values.mean())
+                row[f'{column}_se'] = float(values.std(ddof=1) / len(values)**0.5) if len(values) > 1 else float('nan')
+            rows.append(row)
+            words.append(f"{point.steps} steps, {name}: {row['among']:.4f} among samples"
+                         + (f", {row['to_truth']:.4f} to the truth" if 'to_truth' in row else ''))
+    shared = dataclasses.replace(points[0], num_samples=samples).as_options()
+    settings = {**provenance(chosen, images, device), 'network': network.record,
+                'sampling': {key: value for key, value in shared.items() if key not in ('steps', 'final_variance', 'average')}}
+    report = StudyReport('diversity', rows, settings, words)
+    report.write(output, {'': lambda figure: _draw(figure, rows, keys)})
+    return report
+
+
+def rmse(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    """Root mean square difference of two 8-bit images, in [0, 1]."""
+    return float(np.sqrt(np.mean((a.astype(np.float64) - b)**2)) / 255)
+
+
+def _draw(figure: Figure, rows: list[dict[str, Any]], keys: list[str]) -> None:
+    panels = figure.subplots(1, 1 + len(keys), squeeze=False)[0]
+    titles = {'rmse': 'RMSE, grey values of [0, 1]', **{key: COLUMNS[key].title for key in keys}}
+    for panel, name in zip(panels, ('rmse', *keys)):
+        of_it = [row for row in rows if row['quantity'] == name]
+        ticks = [f"{row['steps']}\n{row['final_variance']:g}" for row in of_it]
+        for i, (column, label) in enumerate((('among', 'between two samples'), ('to_truth', 'sample to truth'))):
+            panel.errorbar(ticks, [row[column] for row in of_it], [row[f'{column}_se'] for row in of_it], color=COLOURS[i],
+                           marker=MARKERS[i], linestyle=('-', '--')[i], capsize=3, label=label)
+        if name == 'rmse':
+            std = [row for row in rows if row['quantity'] == 'std']
+            panel.errorbar(ticks, [row['among'] for row in std], [row['among_se'] for row in std], color=COLOURS[2],
+                           marker=MARKERS[2], linestyle=':', capsize=3, label='std over samples, mean')
+        panel.set(xlabel='steps\nfinal variance', ylabel=titles[name])
+        panel.set_ylim(bottom=0)
+        panel.legend(fontsize=7)
+    figure.suptitle(f"Diversity of {rows[0]['samples']} samples per photo (bars: standard error over photos)", fontsize=10)

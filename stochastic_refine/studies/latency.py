@@ -1,0 +1,132 @@
+"""Sampling cost against sample quality (Fig. 6): several networks, each along schedules of rising length.
+
+The paper compares a non-residual diffusion model (28 M parameters, all in the denoiser) with predict-and-refine (33 M, 7 M of
+them in the denoiser) and finds the latter up to 7 times faster for comparable quality. Any checkpoints can be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..archs.predict_refine_arch import PredictRefineNet
+from ..comparison.complexity import operating_cost
+from ..comparison.images import ImagePair
+from ..comparison.protocols import spread_evenly
+from ..comparison.scoring import mean_score
+from ..comparison.systems import Network
+from ..comparison.tables import COLUMNS
+from ..inference.operating_point import OperatingPoint
+from ..inference.restorer import Restorer
+from .inputs import each_image, known_metrics, provenance, restorer_of, scores_of
+from .report import COLOURS, MARKERS, StudyReport, check_matplotlib
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def latency_study(images: Sequence[ImagePair],
+                  networks: Sequence[Network],
+                  points: Sequence[OperatingPoint],
+                  output: Path,
+                  device: torch.device,
+                  metrics: str = 'lpips,stlpips,psnr',
+                  max_images: int | None = None) -> StudyReport:
+    """Write ``latency.csv|json|png``; one row per network and operating point, one for a deterministic network.
+
+    ``seconds`` is the median wall-clock time of one image with one sample, initial prediction included, reading and scoring
+    not; ``calls`` counts network calls per image without tiling; ``gflops`` is for 1280x720 (NaN where mmengine is missing);
+    ``alpha_bar_T`` is the share of signal that the schedule assumes where sampling starts from pure noise.
+    """
+    check_matplotlib()
+    words: list[str] = []
+    keys = known_metrics(metrics, words)
+    chosen = spread_evenly(images, max_images)
+    rows = []
+    for network in networks:
+        restorer = restorer_of(network, device)
+        samples = isinstance(restorer.net, PredictRefineNet)
+        ready = _Warmed(restorer)
+        for point in points if samples else points[:1]:
+
+            def compute(lq: Tensor, gt: NDArray[np.uint8], point: OperatingPoint = point,
+                        ready: _Warmed = ready) -> dict[str, float]:
+                image, seconds = ready.timed(lq, point)
+                return {'seconds': seconds, **scores_of(image, gt, keys)}
+
+            identity = {'study': 'latency', 'network': network.fingerprint, 'point': point.as_options() if samples else None,
+                        'metrics': keys, 'device': device.type}
+            what = f'{network.name}, {point.steps} steps' if samples else network.name
+            found = list(each_image(chosen, output / 'cache', identity, compute, what))
+            cost = operating_cost(restorer.net, point)
+            rows.append({
+                'system': network.name,
+                'steps': point.steps if samples else None,
+                'final_variance': point.final_variance if samples else None,
+                'alpha_bar_T': float(point.schedule.alpha_bars[-1]) if samples else None,
+                'calls': point.steps + (restorer.net.predictor is not None) if samples else 1,
+                'seconds': float(np.median([image['seconds'] for image in found])),
+                'params': cost.million_params,
+                'gflops': float('nan') if cost.gflops is None else cost.gflops,
+                **{key: mean_score([float(image[key]) for image in found]) for key in keys},
+            })
+            row = rows[-1]
+            scores = ', '.join(f'{COLUMNS[key].title} {row[key]:.4f}' for key in keys)
+            words.append(f"{what}: {row['seconds']:.3f} s, {scores}")
+    settings = {**provenance(chosen, images, device), 'networks': {network.name: network.record for network in networks},
+                'threads': torch.get_num_threads(), 'sampler': points[0].sampler, 'clamp': points[0].clamp,
+                'seed': points[0].seed}
+    report = StudyReport('latency', rows, settings, words)
+    report.write(output, {'': lambda figure: _draw(figure, rows, keys[0])})
+    return report
+
+
+class _Warmed:
+    """Times a restorer, whose first call, with its allocations and choices of kernels, is made beforehand."""
+
+    def __init__(self, restorer: Restorer) -> None:
+        self.restorer = restorer
+        self.sizes: set[torch.Size] = set()
+
+    def timed(self, lq: Tensor, point: OperatingPoint) -> tuple[Tensor, float]:
+        """The restored image and the seconds that it took, all work on a GPU included."""
+        if lq.shape not in self.sizes:
+            self.sizes.add(lq.shape)
+            self.restorer.restore(lq, OperatingPoint(steps=1))
+        self._wait()
+        start = perf_counter()
+        image = self.restorer.restore(lq, point).image
+        self._wait()
+        return image, perf_counter() - start
+
+    def _wait(self) -> None:
+        if self.restorer.device.type == 'cuda':
+            torch.cuda.synchronize(self.restorer.device)
+
+
+def _draw(figure: Figure, rows: list[dict[str, Any]], metric: str) -> None:
+    columns = [('seconds', 'seconds per image'), ('gflops', 'GFLOPs per image at 1280x720')]
+    columns = [column for column in columns if not any(np.isnan(row[column[0]]) for row in rows)]
+    panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
+    names = list(dict.fromkeys(row['system'] for row in rows))
+    for panel, (column, label) in zip(panels, columns):
+        for i, name in enumerate(names):
+            of_it = [row for row in rows if row['system'] == name]
+            panel.plot([row[column] for row in of_it], [row[metric] for row in of_it], color=COLOURS[i % len(COLOURS)],
+                       marker=MARKERS[i % len(MARKERS)], label=f"{name} ({of_it[0]['params']:.1f} M)")
+            for row in of_it:
+                if row['steps'] is not None:
+                    panel.annotate(f"{row['steps']}", (row[column], row[metric]), (4, 4), textcoords='offset points',
+                                   fontsize=7)
+        panel.set_xscale('log')
+        panel.set_xlabel(label)
+    panels[0].set_ylabel(COLUMNS[metric].heading)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc='outside lower center', ncols=min(len(names), 4), fontsize=8)
+    figure.suptitle('Sampling cost against quality; numbers: steps; in brackets: parameters', fontsize=10)

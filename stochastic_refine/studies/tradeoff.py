@@ -1,0 +1,100 @@
+"""The knob's curve: scores along the path that a checkpoint stores for ``tradeoff``, on photos that did not choose the path.
+
+Turned from 0 to 1, distortion should only get worse and perceptual quality only better. Neighbours are compared image by image:
+``KEY_step`` is the mean change from the position before, ``KEY_step_se`` its standard error over the images, and a step in the
+wrong direction by more than two standard errors is called a reversal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..checkpoints import read_checkpoint
+from ..comparison.images import ImagePair
+from ..comparison.protocols import spread_evenly
+from ..comparison.systems import Network
+from ..comparison.tables import COLUMNS
+from ..inference.operating_point import OperatingPoint
+from ..inference.tradeoff import point_at, tradeoff_path
+from .inputs import each_image, known_metrics, provenance, sampling_restorer, scores_of
+from .report import COLOURS, MARKERS, StudyReport, check_matplotlib
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: Metrics of distortion, which get worse as the knob is turned; all others get better.
+DISTORTION = ('psnr', 'ssim', 'ssim3d')
+
+
+def tradeoff_study(images: Sequence[ImagePair],
+                   network: Network,
+                   positions: Sequence[float],
+                   output: Path,
+                   device: torch.device,
+                   metrics: str = 'psnr,lpips,stlpips',
+                   max_images: int | None = None) -> StudyReport:
+    """Write ``tradeoff.csv|json|png``; one row per position of the knob, rising.
+
+    Raises:
+        InputError: If the network is deterministic, its checkpoint stores no path, or a position is not in [0, 1].
+    """
+    check_matplotlib()
+    path = tradeoff_path(read_checkpoint(network.checkpoint).metadata, str(network.checkpoint))
+    points = {position: point_at(path, position) for position in sorted(set(positions))}
+    restorer = sampling_restorer(network, device)
+    words: list[str] = []
+    keys = known_metrics(metrics, words)
+    chosen = spread_evenly(images, max_images)
+    rows: list[dict[str, Any]] = []
+    before = None
+    for position, point in points.items():
+
+        def compute(lq: Tensor, gt: NDArray[np.uint8], point: OperatingPoint = point) -> dict[str, float]:
+            return scores_of(restorer.restore(lq, point).image, gt, keys)
+
+        identity = {'study': 'tradeoff', 'network': network.fingerprint, 'point': point.as_options(), 'metrics': keys}
+        found = list(each_image(chosen, output / 'cache', identity, compute, f'Knob at {position:g}'))
+        values = {key: np.array([float(image[key]) for image in found]) for key in keys}
+        row = {'tradeoff': position, **point.as_options(), **{key: float(values[key].mean()) for key in keys}}
+        for key in keys if before else ():
+            change = values[key] - before[key]
+            row[f'{key}_step'] = float(change.mean())
+            row[f'{key}_step_se'] = float(change.std(ddof=1) / len(change)**0.5) if len(change) > 1 else float('nan')
+        rows.append(row)
+        before = values
+        words.append(f'knob {position:g}: ' + ', '.join(f'{COLUMNS[key].title} {row[key]:.4f}' for key in keys)
+                     + f' ({point.steps} steps, final variance {point.final_variance:.3g}, '
+                     + (f'mean of {point.num_samples})' if point.average and point.num_samples > 1 else 'one sample)'))
+    for key in keys:
+        wrong = [row['tradeoff'] for row in rows[1:] if _reversal(key, row)]
+        words.append(f'{COLUMNS[key].title}: ' + ('monotone up to noise' if not wrong else
+                                                  f"reversed at {', '.join(f'{position:g}' for position in wrong)}"))
+    settings = {**provenance(chosen, images, device), 'network': network.record, 'path': [point.as_options() for point in path]}
+    report = StudyReport('tradeoff', rows, settings, words)
+    report.write(output, {'': lambda figure: _draw(figure, rows, keys)})
+    return report
+
+
+def _reversal(key: str, row: dict[str, Any]) -> bool:
+    """Whether the last turn of the knob moved a metric the wrong way by more than chance."""
+    wanted = -1 if key in DISTORTION else 1
+    direction = 1 if COLUMNS[key].better == 'higher' else -1
+    return wanted * direction * row[f'{key}_step'] < -2 * row[f'{key}_step_se']
+
+
+def _draw(figure: Figure, rows: list[dict[str, Any]], keys: list[str]) -> None:
+    figure.set_size_inches(0.6 + 3 * len(keys), 3)
+    panels = figure.subplots(1, len(keys), squeeze=False)[0]
+    for i, (panel, key) in enumerate(zip(panels, keys)):
+        errors = [0, *(row[f'{key}_step_se'] for row in rows[1:])]
+        panel.errorbar([row['tradeoff'] for row in rows], [row[key] for row in rows], errors, color=COLOURS[i],
+                       marker=MARKERS[i], capsize=3)
+        panel.set(xlabel='tradeoff: 0 faithful, 1 vivid', ylabel=COLUMNS[key].heading + (' (dB)' if key == 'psnr' else ''))
+    figure.suptitle('One knob (bars: standard error of the step from the position before)', fontsize=10)

@@ -1,0 +1,1 @@
+"""``sweep``: a grid of operating points, and which of them are best."""
