@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import unet, write_yaml
+from launched import assert_refused, iterations, wait_for
 from PIL import Image
-from test_launch import assert_refused, iterations, wait_for
 
 from stochastic_refine.checkpoints import save_safetensors
 from stochastic_refine.cli import main

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, python_environment, run_python, write_yaml
-from test_launch import free_port, iterations
+from conftest import REPOSITORY, free_port, python_environment, run_python, write_yaml
+from launched import iterations
 from torch import nn
 
 from stochastic_refine.checkpoints import read_checkpoint

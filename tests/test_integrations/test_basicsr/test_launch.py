@@ -8,16 +8,15 @@ import pickle
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 import uuid
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPOSITORY, for_test, python_environment, run_python, write_yaml
+from conftest import REPOSITORY, for_test, free_port, python_environment, run_python, write_yaml
+from launched import assert_refused, iterations, read_log, wait_for
 
 SCORES = ('initial/psnr', 'vivid/psnr', 'faithful/psnr')
 
@@ -25,35 +24,6 @@ SCORES = ('initial/psnr', 'vivid/psnr', 'faithful/psnr')
 def scores(log):
     """The last validation's figures as they are printed."""
     return dict(re.findall(r'# (\S+): (\S+)', log.rpartition('Validation ')[2]))
-
-
-def iterations(log):
-    return [int(number.replace(',', '')) for number in re.findall(r'iter: *([\d,]+), lr:', log)]
-
-
-def wait_for(condition, seconds=240):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f'nothing came within {seconds} s'
-        time.sleep(0.05)
-
-
-def read_log(folder, mode='train'):
-    path, = folder.glob(f'{mode}_*.log')
-    return path.read_text()
-
-
-def assert_refused(run, *fragments, started=False):
-    """Exit code 2 and one sentence; before the start it is all that there is, and no folder was made."""
-    lines = run.err.splitlines()
-    assert run.code == 2, run.err
-    sentences = [line for line in lines if line.startswith('Error: ')]
-    assert len(sentences) == 1 and lines[-1] == sentences[0], run.err
-    assert 'Traceback' not in run.out + run.err
-    assert [fragment for fragment in fragments if fragment not in sentences[0]] == [], sentences[0]
-    if not started:
-        assert lines == sentences
-        assert not (run.err_path.parent / 'experiments').exists() and not (run.err_path.parent / 'results').exists()
 
 
 # ---------------------------------------------------------------- training, testing, resuming
@@ -277,12 +247,6 @@ def test_a_bad_pair_in_training(launch, restoration_options, pairs, tmp_path, tr
 
 
 # ---------------------------------------------------------------- several processes
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        return free.getsockname()[1]
 
 
 @pytest.mark.slow

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import python_environment, write_yaml
-from test_launch import free_port, iterations, read_log
+from conftest import free_port, python_environment, write_yaml
+from launched import iterations, read_log
 
 
 def weights_after(folder: Path, options: dict, nodes: list[list[str]]) -> dict[str, torch.Tensor]:
