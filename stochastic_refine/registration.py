@@ -17,6 +17,7 @@ from .errors import InputError
 DATASETS = {'SyntheticBlurDataset': '.data.synthetic_blur_dataset'}
 LOSSES = {
     'NoisePredictionLoss': '.losses.noise_loss',
+    'FlowLoss': '.losses.flow_loss',
     'PSNRLoss': '.losses.psnr_loss',
     'EdgeLoss': '.losses.edge_loss',
     'CharbonnierEdgeLoss': '.losses.edge_loss',

@@ -1,16 +1,26 @@
-"""PredictRefineNet: initial predictor and residual denoiser as one module (Whang et al., CVPR 2022, Fig. 2)."""
+"""PredictRefineNet: initial predictor and stochastic refiner as one module (Whang et al., CVPR 2022, Fig. 2)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ..checkpoints import load_weights, read_checkpoint
-from ..diffusion import NoiseSchedule, SampleNoise, conditioning, predict_refine_target, refine
-from ..diffusion.samplers import Denoise, noise_levels
+from ..diffusion import (
+    FlowPath,
+    FlowSchedule,
+    NoiseSchedule,
+    SampleNoise,
+    conditioning,
+    predict_refine_target,
+    refine,
+    residual,
+    to_signed,
+)
+from ..diffusion.samplers import Denoise
 from .build import arch, build_arch
 
 
@@ -27,9 +37,15 @@ class PredictRefineNet(nn.Module):
         denoiser: Options of f, a noise-conditioned network with 6 input channels; ``pretrained`` is understood too.
         residual_scale: Factor on the residual inside the diffusion; 1 is the paper's. Residuals have a standard deviation
             of some 0.1, so a factor of a few puts more of the noise levels to use; short trainings and few steps profit.
-        condition_on_initial: Show the denoiser the initial prediction too, which then has 9 input channels. Off in the paper;
-            a small denoiser need not work out again what the predictor did.
-        sampling: How ``forward(lq)`` samples: any of ``sampler``, ``steps``, ``final_variance``, ``seed``, ``clamp``, ``eta``.
+        condition_on_initial: Short for ``condition: lq+initial``.
+        sampling: How ``forward(lq)`` samples: any of ``sampler``, ``steps``, ``final_variance``, ``last_time``, ``seed``,
+            ``clamp``, ``eta``.
+        refiner: ``diffusion`` (the paper's) or ``flow`` (:mod:`stochastic_refine.diffusion.flow`), which starts at the initial
+            prediction and whose network predicts the residual itself.
+        start_noise: A flow's s, standard deviation of the noise that it starts with, in units of images in [0, 1].
+        condition: What the denoiser sees beside the state: ``lq`` (the paper's; 6 input channels), ``lq+initial`` (9; a small
+            denoiser need not work out again what the predictor did), or ``none``, for a flow alone (3; the state is put on the
+            initial prediction, as in PMRF, and the network predicts the change that is left).
     """
 
     def __init__(self,
@@ -37,16 +53,32 @@ class PredictRefineNet(nn.Module):
                  denoiser: Mapping[str, Any],
                  residual_scale: float = 1.0,
                  condition_on_initial: bool = False,
-                 sampling: Mapping[str, Any] | None = None) -> None:
+                 sampling: Mapping[str, Any] | None = None,
+                 refiner: Literal['diffusion', 'flow'] = 'diffusion',
+                 start_noise: float = 0.02,
+                 condition: Literal['none', 'lq', 'lq+initial'] | None = None) -> None:
         super().__init__()
+        if condition is not None and condition_on_initial and condition != 'lq+initial':
+            raise ValueError(f'condition_on_initial: true means condition: lq+initial, and condition is {condition}; give one.')
+        condition = condition or ('lq+initial' if condition_on_initial else 'lq')
+        if predictor is None and refiner == 'flow':
+            raise ValueError('refiner: flow starts at the initial prediction and needs a predictor.')
+        if predictor is None and condition == 'lq+initial':
+            raise ValueError('condition_on_initial needs a predictor.' if condition_on_initial else
+                             'condition: lq+initial needs a predictor.')
+        if condition == 'none' and refiner != 'flow':
+            raise ValueError('condition: none is for refiner: flow; a diffusion of residuals must see the blurred image.')
+        if not start_noise > 0:
+            raise ValueError(f'start_noise must be above 0, got {start_noise}; without noise all samples are one.')
         self.frozen_predictor = bool((predictor or {}).get('frozen', False))
         self.predictor = None if predictor is None else _build_part(predictor, 'predictor')
         self.denoiser = _build_part(denoiser, 'denoiser')
-        if condition_on_initial and predictor is None:
-            raise ValueError('condition_on_initial needs a predictor.')
         self.residual_scale = residual_scale
-        self.condition_on_initial = condition_on_initial
-        self.sampling = {'sampler': 'ancestral', 'steps': 50, 'final_variance': 0.1, 'seed': 0, **(sampling or {})}
+        self.condition = condition
+        self.flow = FlowPath(start_noise, residual_scale) if refiner == 'flow' else None
+        default = {'sampler': 'ancestral', 'steps': 50, 'final_variance': 0.1} if self.flow is None else {
+            'sampler': 'flow_euler', 'steps': 2}
+        self.sampling = {**default, 'seed': 0, **(sampling or {})}
         self.train_schedule = NoiseSchedule.training()
         if self.frozen_predictor:
             self.predictor.requires_grad_(False).eval()
@@ -65,8 +97,28 @@ class PredictRefineNet(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen_predictor):
             return final_output(self.predictor, self.predictor(lq)).float()
 
+    @property
+    def denoiser_channels(self) -> int:
+        """Input channels of the denoiser: the state, and what it sees beside it."""
+        return {'none': 3, 'lq': 6, 'lq+initial': 9}[self.condition]
+
+    def conditioning(self, lq: Tensor, initial: Tensor | None) -> Tensor:
+        """What the denoiser sees beside the state, (B, 3 or 6, H, W), in [-1, 1]; the initial prediction where it sees nothing,
+        since the state is put on that."""
+        if self.condition == 'none':
+            return to_signed(initial)
+        return conditioning(lq, initial if self.condition == 'lq+initial' else None)
+
     def denoise(self, r_t: Tensor, condition: Tensor, noise_level: Tensor) -> Tensor:
-        """The predicted noise f(r_t, y, sqrt(alpha_bar)); ``condition`` in [-1, 1], ``noise_level`` (B,)."""
+        """The predicted noise f(r_t, y, sqrt(alpha_bar)), or of a flow the predicted residual f(z_t, y, t).
+
+        Args:
+            r_t: The state, (B, 3, H, W).
+            condition: Of :meth:`conditioning`.
+            noise_level: sqrt(alpha_bar), which falls as noise grows, or a flow's time t; (B,).
+        """
+        if self.condition == 'none':
+            return r_t + self.denoiser(condition + r_t / self.residual_scale, noise_level).float()
         return self.denoiser(torch.cat([r_t, condition], dim=1), noise_level).float()
 
     def forward(self, lq: Tensor, gt: Tensor | None = None,
@@ -81,30 +133,65 @@ class PredictRefineNet(nn.Module):
         Returns:
             Without either one sample like ``lq``, the same at each call. With ``gt`` ``{'noise', 'noise_prediction'}``, whose
             difference Eq. (6) minimises, at one random ``'noise_level'`` per image, (B,), and ``'initial'`` if there is a
-            predictor. With ``noisy`` the noise predicted in that state.
+            predictor; a flow's are ``{'residual', 'residual_prediction', 'weight', 'initial'}``. With ``noisy`` the noise
+            predicted in that state.
         """
         if noisy is not None:
             r_t, noise_level, initial = noisy
-            return self.denoise(r_t, conditioning(lq, initial if self.condition_on_initial else None), noise_level)
+            return self.denoise(r_t, self.conditioning(lq, initial), noise_level)
         initial = self.predict(lq)
         if gt is not None:
+            condition = self.conditioning(lq, initial)
+            if self.flow is not None:
+                r = residual(gt, initial, self.residual_scale)
+                z_t, t = self.flow.draw(r)
+                return {'residual': r, 'residual_prediction': self.denoise(z_t, condition, t), 'weight': self.flow.weight(t),
+                        'initial': initial}
             r_t, noise_level, noise = predict_refine_target(gt, initial, self.train_schedule, self.residual_scale)
-            condition = conditioning(lq, initial if self.condition_on_initial else None)
             output = {'noise': noise, 'noise_level': noise_level, 'noise_prediction': self.denoise(r_t, condition, noise_level)}
             return output if initial is None else {**output, 'initial': initial}
         options = dict(self.sampling)
-        schedule = NoiseSchedule.linear(options.pop('steps'), final_variance=options.pop('final_variance'))
-        noise = SampleNoise([options.pop('seed')] * lq.shape[0], lq.shape[1:], lq.device)
-        condition = conditioning(lq, initial if self.condition_on_initial else None)
-        denoise = conditioned_denoiser(self.denoiser, condition, schedule)
-        return refine(denoise, initial, schedule, noise, residual_scale=self.residual_scale, **options)
+        steps, seed = options.pop('steps'), options.pop('seed')
+        schedule = FlowSchedule.even(steps, options.pop('last_time', None)) if self.flow is not None else \
+            NoiseSchedule.linear(steps, final_variance=options.pop('final_variance'))
+        noise = SampleNoise([seed] * lq.shape[0], lq.shape[1:], lq.device)
+        return self.sample(lq, initial, schedule, noise, **options)
+
+    def sample(self,
+               lq: Tensor,
+               initial: Tensor | None,
+               schedule: NoiseSchedule | FlowSchedule,
+               noise: SampleNoise,
+               denoise: Denoise | None = None,
+               **options: Any) -> Tensor:
+        """Algorithm 1, lines 2 to 7, with this network's settings; see :func:`~stochastic_refine.diffusion.refine`.
+
+        Args:
+            lq, initial: Blurry image and initial prediction, (B or 1, 3, H, W), [0, 1].
+            schedule: Where the sampler goes.
+            noise: Source of all noise.
+            denoise: What the sampler calls, if it is at hand already.
+            **options: Of :func:`~stochastic_refine.diffusion.refine`: ``sampler``, ``clamp``, ``eta``.
+
+        Returns:
+            Restored images, (B, 3, H, W), not clamped.
+        """
+        if denoise is None:
+            denoise = conditioned_denoiser(self.denoiser, self.conditioning(lq, initial), schedule, added=self.added)
+        return refine(denoise, initial, schedule, noise, residual_scale=self.residual_scale, flow=self.flow, **options)
+
+    @property
+    def added(self) -> float | None:
+        """The factor with which the state is added to the condition, where the denoiser sees their sum."""
+        return 1 / self.residual_scale if self.condition == 'none' else None
 
 
 def conditioned_denoiser(denoiser: nn.Module,
                          condition: Tensor,
-                         schedule: NoiseSchedule,
+                         schedule: NoiseSchedule | FlowSchedule,
                          call: Callable[..., Tensor] | None = None,
-                         share: bool = True) -> Denoise:
+                         share: bool = True,
+                         added: float | None = None) -> Denoise:
     """What a sampler calls to denoise one image, or a batch of them.
 
     A network with a method ``prepare_denoising``, as :class:`RefineUNet` has, computes here, once for all steps and samples,
@@ -117,16 +204,22 @@ def conditioned_denoiser(denoiser: nn.Module,
         schedule: The levels that it will be called at.
         call: Calls it on a list of tensors, concatenated to its input channels, and the other arguments; default: as it is.
         share: Whether the condition's share of the first convolution, a feature map, may be kept.
+        added: Of :attr:`PredictRefineNet.added`.
     """
     steps = None
+    share = share and added is None
     if hasattr(denoiser, 'prepare_denoising'):
-        steps = denoiser.prepare_denoising(noise_levels(schedule), condition if share else None)
+        steps = denoiser.prepare_denoising(schedule.levels, condition if share else None)
 
     def denoise(r_t: Tensor, noise_level: float) -> Tensor:
-        inputs = [r_t] if steps and share else [r_t, condition.expand(len(r_t), -1, -1, -1)]
+        if added is not None:
+            inputs = [condition + added * r_t]
+        else:
+            inputs = [r_t] if steps and share else [r_t, condition.expand(len(r_t), -1, -1, -1)]
         level = (None, steps[noise_level]) if steps else (torch.full((len(r_t), ), noise_level, device=r_t.device), )
         eps = call(inputs, *level) if call else denoiser(torch.cat(inputs, dim=1), *level)
-        return eps.to(torch.float32, memory_format=torch.contiguous_format)  # the noise's layout: one for all is faster
+        eps = eps.to(torch.float32, memory_format=torch.contiguous_format)  # the noise's layout: one for all is faster
+        return eps if added is None else r_t + eps
 
     return denoise
 

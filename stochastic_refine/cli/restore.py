@@ -26,9 +26,10 @@ def add_restore(commands: Commands) -> None:
     parser.add_argument('--save', default='image', metavar='LIST',
                         help='what to write: any of image,initial,samples,std joined by commas (default: image)')
     parser.add_argument('--seed', type=int, help='seed of the first sample')
-    parser.add_argument('--sampler', help='ancestral, ddim or dpmpp_2m')
+    parser.add_argument('--sampler', help='ancestral, ddim or dpmpp_2m; of a flow flow_euler or flow_heun')
     parser.add_argument('--steps', type=int, help='network calls per sample')
     parser.add_argument('--final-variance', type=float, help='noise variance of the last step of the schedule')
+    parser.add_argument('--last-time', type=float, help="time of a flow's last call, between 0 and 1")
     parser.add_argument('--eta', type=float, help='share of fresh noise in ddim and dpmpp_2m, 0 to 1')
     parser.add_argument('--clamp', action=argparse.BooleanOptionalAction, help='keep each step in the valid range')
     parser.add_argument('--recursive', action='store_true', help='search folders with their subfolders')
@@ -42,7 +43,7 @@ def add_restore(commands: Commands) -> None:
 def _run(args: argparse.Namespace) -> int:
     check_at_least(args, workers=1)
     from ..inference.folder import restore_photos
-    changes = {key: getattr(args, key) for key in ('sampler', 'steps', 'final_variance', 'eta', 'clamp')}
+    changes = {key: getattr(args, key) for key in ('sampler', 'steps', 'final_variance', 'last_time', 'eta', 'clamp')}
     return restore_photos(
         args.inputs, args.output, weights=args.weights, save=args.save.split(','), overwrite=args.overwrite,
         recursive=args.recursive, device=args.device, precision=args.precision, tile=_tile(args.tile), point=args.point,

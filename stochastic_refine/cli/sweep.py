@@ -20,8 +20,9 @@ def add_sweep(commands: Commands) -> None:
     add_pairs(parser)
     parser.add_argument('--steps', metavar='LIST', help="numbers of steps (default: the paper's 10,20,30,50,100,200,300,500)")
     parser.add_argument('--final-variances', metavar='LIST', help="(default: the paper's 0.01,0.02,0.05,0.1,0.2,0.5)")
+    parser.add_argument('--last-times', metavar='LIST', help="times of a flow's last call (default: even steps)")
     parser.add_argument('--samplers', metavar='LIST', default='ancestral',
-                        help='any of ancestral,ddim,dpmpp_2m (default: ancestral)')
+                        help='any of ancestral,ddim,dpmpp_2m, or of flow_euler,flow_heun (default: ancestral)')
     parser.add_argument('--etas', metavar='LIST', help='shares of fresh noise in ddim and dpmpp_2m (default: 0)')
     parser.add_argument('--counts', metavar='LIST', help='numbers of averaged samples, from one pass (default: 1)')
     parser.add_argument('--clamp', action=argparse.BooleanOptionalAction, default=False,
@@ -49,7 +50,7 @@ def _run(args: argparse.Namespace) -> None:
     from ..processes import rank
     from ..sweep.search import sweep
     from ..sweep.setup import check_store, choose_metrics, grid, source_of, store_path
-    axes = {'steps': int, 'final_variances': float, 'samplers': str, 'etas': float, 'counts': int}
+    axes = {'steps': int, 'final_variances': float, 'last_times': float, 'samplers': str, 'etas': float, 'counts': int}
     given = {key: _values(args, key, kind) for key, kind in axes.items() if getattr(args, key) is not None}
     cells = grid(**given, clamp=args.clamp)
     asked = _values(args, 'metrics', str) if args.metrics is not None else None

@@ -92,12 +92,11 @@ def complexity(net: nn.Module,
 
 
 def operating_cost(net: nn.Module, point: OperatingPoint, height: int = 720, width: int = 1280) -> Complexity:
-    """What restoring one image costs: predictor + steps x samples x denoiser, or one call of any other network."""
+    """What restoring one image costs: predictor + calls x samples x denoiser, or one call of any other network."""
     if not isinstance(net, PredictRefineNet):
         return complexity(net, height, width)
-    condition = 6 if net.condition_on_initial else 3
-    calls = point.steps * point.num_samples
-    parts = [(complexity(net.denoiser, height, width, 3 + condition, noise_conditioned=True), calls)]
+    calls = point.calls * point.num_samples
+    parts = [(complexity(net.denoiser, height, width, net.denoiser_channels, noise_conditioned=True), calls)]
     if net.predictor is not None:
         parts.insert(0, (complexity(net.predictor, height, width), 1))
     counted = all(part.gflops is not None for part, _ in parts)

@@ -11,9 +11,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .flow import FLOW_SAMPLERS, FlowPath, FlowSchedule
 from .process import forward_marginal
-from .samplers import SAMPLERS, Denoise
+from .samplers import DIFFUSION_SAMPLERS, Denoise
 from .schedules import NoiseSchedule, draw_alpha_bar
+
+SAMPLERS: dict[str, Callable[..., Tensor]] = {**DIFFUSION_SAMPLERS, **FLOW_SAMPLERS}
 
 
 def to_signed(image: Tensor) -> Tensor:
@@ -34,7 +37,7 @@ def residual(image: Tensor | float, initial: Tensor | None, scale: float) -> Ten
     return to_signed(image) * scale if initial is None else 2 * scale * (image - initial)
 
 
-def _recompose(r0: Tensor, initial: Tensor | None, scale: float) -> Tensor:
+def recompose(r0: Tensor, initial: Tensor | None, scale: float) -> Tensor:
     """The image whose residual is r0; inverse of :func:`residual`."""
     return (r0 / scale + 1) / 2 if initial is None else initial + r0 / (2 * scale)
 
@@ -77,11 +80,12 @@ def predict_refine_target(gt: Tensor,
 
 def refine(denoise: Denoise,
            initial: Tensor | None,
-           schedule: NoiseSchedule,
+           schedule: NoiseSchedule | FlowSchedule,
            noise: Callable[[], Tensor],
            sampler: str = 'ancestral',
            clamp: bool = False,
            residual_scale: float = 1.0,
+           flow: FlowPath | None = None,
            **sampler_options: float) -> Tensor:
     """Algorithm 1, lines 2 to 7: sample a residual and add it to the initial prediction.
 
@@ -90,14 +94,16 @@ def refine(denoise: Denoise,
         initial: Initial prediction, (B or 1, 3, H, W), [0, 1], or None for a diffusion model without a predictor.
         schedule: Inference schedule; it may differ from training's.
         noise: Source of r_T and of each step's noise, (B, 3, H, W).
-        sampler: A name in :data:`~stochastic_refine.diffusion.samplers.SAMPLERS`.
+        sampler: A name in :data:`SAMPLERS`.
         clamp: Keep each estimate of x_init + r0 in [0, 1]; off reproduces the paper.
         residual_scale: The factor that the denoiser was trained with.
+        flow: The path of a flow refiner, whose start the first noise makes; None for the paper's diffusion.
         **sampler_options: Passed to the sampler, e.g. ``eta`` (see ``TAKE_ETA``).
 
     Returns:
         Restored images, (B, 3, H, W); not clamped at the end.
     """
     constrain = residual_clamp(initial, residual_scale) if clamp else None
-    r0 = SAMPLERS[sampler](denoise, noise(), schedule, noise, constrain=constrain, **sampler_options)
-    return _recompose(r0, initial, residual_scale)
+    start = noise() if flow is None else flow.start(noise())
+    r0 = SAMPLERS[sampler](denoise, start, schedule, noise, constrain=constrain, **sampler_options)
+    return recompose(r0, initial, residual_scale)

@@ -44,11 +44,6 @@ class SampleNoise:
         return noise.to(self.device)
 
 
-def noise_levels(schedule: NoiseSchedule) -> list[float]:
-    """The levels that a sampler shows its denoiser, one per step, from t = 1 to T."""
-    return [alpha_bar**0.5 for alpha_bar in schedule.alpha_bars.tolist()]
-
-
 def _reverse_steps(schedule: NoiseSchedule) -> Iterator[tuple[float, float, float]]:
     """Yield (alpha_t, alpha_bar_t, alpha_bar_{t-1}) for t = T, ..., 1."""
     alphas, alpha_bars = schedule.alphas.tolist(), schedule.alpha_bars.tolist()
@@ -158,6 +153,6 @@ def _half_log_snr(alpha_bar: float) -> float:
     return 0.5 * math.log(alpha_bar / (1 - alpha_bar))
 
 
-SAMPLERS: dict[str, Callable[..., Tensor]] = {'ancestral': ancestral, 'ddim': ddim, 'dpmpp_2m': dpmpp_2m}
+DIFFUSION_SAMPLERS: dict[str, Callable[..., Tensor]] = {'ancestral': ancestral, 'ddim': ddim, 'dpmpp_2m': dpmpp_2m}
 #: Those that take ``eta``.
 TAKE_ETA = ('ddim', 'dpmpp_2m')

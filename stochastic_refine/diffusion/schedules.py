@@ -69,6 +69,11 @@ class NoiseSchedule:
         return self.betas.numel()
 
     @property
+    def levels(self) -> list[float]:
+        """What a sampler shows its denoiser, sqrt(alpha_bar_t) of one step each, from t = 1 to T."""
+        return [alpha_bar**0.5 for alpha_bar in self.alpha_bars.tolist()]
+
+    @property
     def alphas(self) -> Tensor:
         """alpha_t, shape (T,), float64."""
         return 1 - self.betas

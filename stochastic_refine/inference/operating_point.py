@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..diffusion import SAMPLERS, TAKE_ETA, NoiseSchedule
+from torch import nn
+
+from ..diffusion import DIFFUSION_SAMPLERS, FLOW_SAMPLERS, SAMPLERS, TAKE_ETA, FlowSchedule, NoiseSchedule
 from ..errors import InputError
 from ..values import nearest, refuse_unknown, shortened
 
@@ -17,7 +19,9 @@ VALIDATION_KEYS = {'val_freq', 'save_img', 'metrics', 'pbar', 'suffix', 'precisi
 #: More steps or samples than anyone has a use for: a slip of the pen, or a trap in a checkpoint.
 _MOST = 100_000
 #: What a network's own ``sampling`` may say.
-_SAMPLING_KEYS = ('sampler', 'steps', 'final_variance', 'seed', 'clamp', 'eta')
+_SAMPLING_KEYS = ('sampler', 'steps', 'final_variance', 'last_time', 'seed', 'clamp', 'eta')
+#: Settings without meaning to a flow, and those without meaning to a diffusion.
+_OF_DIFFUSION, _OF_FLOW = ('final_variance', 'eta', 'grid_steps'), ('last_time', )
 
 
 def check_tiles_and_windows(val: Mapping[str, Any]) -> None:
@@ -40,8 +44,8 @@ class OperatingPoint:
     """Inference settings of a predict-and-refine network (Sec. 4.1).
 
     Args:
-        sampler: ``ancestral`` (Algorithm 1), ``ddim`` or ``dpmpp_2m``.
-        steps: T, network calls per sample.
+        sampler: ``ancestral`` (Algorithm 1), ``ddim`` or ``dpmpp_2m``; of a flow ``flow_euler`` or ``flow_heun``.
+        steps: T, a flow's K; network calls per sample (``flow_heun`` takes 2 K - 1).
         final_variance: 1 - alpha_T of the linear schedule.
         num_samples: Samples drawn per image.
         average: Whether the result is the mean of the samples (the paper's "Ours-SA") or the first of them.
@@ -50,6 +54,7 @@ class OperatingPoint:
         clamp: Keep each step's estimate in the valid range; off reproduces the paper.
         grid_steps: Steps of the linear schedule if it has more than ``steps``, a multiple of them: every
             ``grid_steps / steps``-th of its levels is visited, the noisiest one first. So are distilled networks sampled.
+        last_time: The time of a flow's last call, from 0 (never so many steps) to below 1; None for K even steps.
     """
 
     sampler: str = 'ancestral'
@@ -61,6 +66,7 @@ class OperatingPoint:
     eta: float = 0.0
     clamp: bool = False
     grid_steps: int | None = None
+    last_time: float | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.sampler, str) or self.sampler not in SAMPLERS:
@@ -79,21 +85,60 @@ class OperatingPoint:
         grid = self.grid_steps
         if grid is not None and (not _is_int(grid) or not 1 <= grid <= _MOST or grid % self.steps):
             raise InputError(f'grid_steps must be a multiple of steps up to {_MOST}; got {shortened(grid)} and {self.steps}.')
+        last = self.last_time
+        if last is not None and not (_is_number(last) and 0 < last < 1):
+            raise InputError(f'last_time must lie between 0 and 1, both excluded, got {shortened(last)}.')
+        for key in ('grid_steps', ) if self.is_flow else _OF_FLOW:
+            if getattr(self, key) is not None:
+                raise InputError(self._meaningless(key))
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], where: str = 'operating point') -> OperatingPoint:
         """Build one from option keys; an unknown key is an InputError that names the nearest known ones."""
         refuse_unknown(options, [field.name for field in dataclasses.fields(cls)], where)
         try:
-            return cls(**options)
+            point = cls(**options)
+            for key in options if point.is_flow else ():
+                if key in _OF_DIFFUSION:
+                    raise InputError(point._meaningless(key))
+            return point
         except InputError as error:
             raise InputError(f'{where}: {error}') from None
 
     @property
-    def schedule(self) -> NoiseSchedule:
+    def is_flow(self) -> bool:
+        """Whether it is a flow refiner's."""
+        return self.sampler in FLOW_SAMPLERS
+
+    def _meaningless(self, key: str) -> str:
+        known = _OF_FLOW if self.is_flow else _OF_DIFFUSION
+        return f'{key} means nothing to the sampler {self.sampler}; leave it out (its own settings: {", ".join(known)}).'
+
+    @property
+    def calls(self) -> int:
+        """Calls of the denoiser per sample."""
+        return 2 * self.steps - 1 if self.sampler == 'flow_heun' else self.steps
+
+    @property
+    def schedule(self) -> NoiseSchedule | FlowSchedule:
         """Its inference schedule."""
+        if self.is_flow:
+            return FlowSchedule.even(self.steps, self.last_time)
         grid = NoiseSchedule.linear(self.grid_steps or self.steps, final_variance=self.final_variance)
         return grid if self.grid_steps is None else grid.every(self.grid_steps // self.steps)
+
+    @property
+    def variance(self) -> float | None:
+        """``final_variance`` for a table; None where it means nothing."""
+        return None if self.is_flow else self.final_variance
+
+    @property
+    def leftover_signal(self) -> float | None:
+        """alpha-bar at T: the share of the signal that the schedule leaves at its end, although sampling starts from pure noise.
+
+        None for a flow, which starts at the initial prediction.
+        """
+        return None if self.is_flow else self.schedule.alpha_bars[-1].item()
 
     @property
     def seeds(self) -> range:
@@ -105,9 +150,45 @@ class OperatingPoint:
         """Arguments that not every sampler takes."""
         return {'eta': self.eta} if self.sampler in TAKE_ETA else {}
 
+    def changed(self, **changes: Any) -> OperatingPoint:
+        """The point with some settings changed; None leaves one as it is.
+
+        Raises:
+            InputError: If a value is out of range, or means nothing to the sampler.
+        """
+        given = {key: value for key, value in changes.items() if value is not None}
+        point = dataclasses.replace(self, **given)
+        for key in given if point.is_flow else ():
+            if key in _OF_DIFFUSION:
+                raise InputError(point._meaningless(key))
+        return point
+
     def as_options(self) -> dict[str, Any]:
-        """The plain dict that :meth:`from_options` takes; without what is not set."""
-        return {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
+        """The plain dict that :meth:`from_options` takes; without what is not set or means nothing."""
+        return {key: value for key, value in dataclasses.asdict(self).items()
+                if value is not None and not (self.is_flow and key in _OF_DIFFUSION)}
+
+
+def default_point(net: nn.Module) -> OperatingPoint:
+    """Where a network is run that says nothing of it."""
+    return OperatingPoint('flow_euler', steps=2) if getattr(net, 'flow', None) is not None else OperatingPoint()
+
+
+def check_sampler(net: nn.Module, point: OperatingPoint) -> None:
+    """Check that a predict-and-refine network's refiner is one that the point samples.
+
+    Raises:
+        InputError: If the point is a flow's and the network a diffusion, or the other way round.
+    """
+    check_refiner(net.flow is not None, point, 'These weights')
+
+
+def check_refiner(flow: bool, point: OperatingPoint, where: str) -> None:
+    """:func:`check_sampler` for a refiner that is, or is not, a flow; ``where`` it stands begins the message."""
+    if flow != point.is_flow:
+        kind, samplers = ('a flow', FLOW_SAMPLERS) if flow else ('a diffusion', DIFFUSION_SAMPLERS)
+        raise InputError(f"{where}: the refiner is {kind}, from which the sampler {point.sampler} cannot draw; "
+                         f"choose {' or '.join(samplers)}.")
 
 
 def check_sampling(network: Mapping[str, Any], where: str) -> None:
@@ -116,9 +197,11 @@ def check_sampling(network: Mapping[str, Any], where: str) -> None:
     Raises:
         InputError: Naming the wrong key or value.
     """
-    sampling = network.get('sampling') or {}
+    sampling = dict(network.get('sampling') or {})
     refuse_unknown(sampling, _SAMPLING_KEYS, f'{where}: sampling')
-    OperatingPoint.from_options(sampling, f'{where}: sampling')
+    flow = network.get('refiner') == 'flow'
+    point = OperatingPoint.from_options({'sampler': 'flow_euler', **sampling} if flow else sampling, f'{where}: sampling')
+    check_refiner(flow, point, f'{where}: sampling')
 
 
 def _is_int(value: Any) -> bool:

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from ..archs.memory_format import converted
 from ..archs.predict_refine_arch import PredictRefineNet, conditioned_denoiser
-from ..diffusion import SampleNoise, conditioning, refine
+from ..diffusion import SampleNoise
 from ..errors import InputError
 from ..processes import local_world_size
-from .operating_point import OperatingPoint
+from .operating_point import OperatingPoint, check_sampler
 from .tiling import UNKNOWN_RADIUS_HALO, TiledNet, WindowedNet, halo_of
 
 #: Share of the free memory that activations of one network call may take.
@@ -193,7 +193,9 @@ class Restorer:
         """The initial prediction, (1, 3, H, W), and what draws the samples of a batch, (B, 3, H, W), [0, 1]."""
         size = lq.shape[-2:]
         denoiser = self._tiled(self._sampling_net(self.net.denoiser), lq, max(map(len, batches)))
-        calls = denoiser.calls(*size) * point.steps * len(batches)
+        check_sampler(self.net, point)
+        schedule = point.schedule
+        calls = denoiser.calls(*size) * point.calls * len(batches)
         if initial is None and self.net.predictor is not None:
             predictor = self._prediction_net(self.net.predictor, lq)
             self._start(calls + predictor.calls(*size))
@@ -202,21 +204,15 @@ class Restorer:
             self._start(calls)
         initial = None if initial is None else initial.contiguous()  # the noise's layout: one for all is faster
 
-        condition = conditioning(lq, initial if self.net.condition_on_initial else None)
         # Feature maps are kept of images that fit as a whole: those of all tiles would grow with the image.
         denoise = conditioned_denoiser(
-            denoiser.net, condition, point.schedule, call=denoiser, share=denoiser.calls(*size) == 1)
+            denoiser.net, self.net.conditioning(lq, initial), schedule, call=denoiser, share=denoiser.calls(*size) == 1,
+            added=self.net.added)
 
         def draw(seeds: range) -> Tensor:
-            return refine(
-                denoise,
-                initial,
-                point.schedule,
-                SampleNoise(seeds, lq.shape[1:], lq.device),
-                sampler=point.sampler,
-                clamp=point.clamp,
-                residual_scale=self.net.residual_scale,
-                **point.sampler_options).clamp_(0, 1)
+            noise = SampleNoise(seeds, lq.shape[1:], lq.device)
+            return self.net.sample(lq, initial, schedule, noise, denoise, sampler=point.sampler, clamp=point.clamp,
+                                   **point.sampler_options).clamp_(0, 1)
 
         return initial, draw
 

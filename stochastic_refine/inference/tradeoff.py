@@ -13,7 +13,7 @@ from .operating_point import OperatingPoint
 #: Key of a checkpoint's metadata that holds the path, a list of operating points' options.
 TRADEOFF_KEY = 'tradeoff'
 #: Settings that the knob chooses, so that they cannot be given beside it.
-CHOSEN = ('point', 'sampler', 'steps', 'final_variance', 'eta', 'clamp', 'average')
+CHOSEN = ('point', 'sampler', 'steps', 'final_variance', 'last_time', 'eta', 'clamp', 'average')
 
 
 def tradeoff_path(metadata: Mapping[str, Any], where: str) -> list[OperatingPoint]:
@@ -55,7 +55,8 @@ def point_at(path: Sequence[OperatingPoint], knob: float) -> OperatingPoint:
     first, second = path[below], path[below + 1]
     nearer = first if share < 0.5 else second
     distilled = first.grid_steps or second.grid_steps  # such networks know only certain levels
-    if (first.sampler, first.clamp) != (second.sampler, second.clamp) or distilled or share == 1:
+    alike = (first.sampler, first.clamp, first.last_time) == (second.sampler, second.clamp, second.last_time)
+    if not alike or distilled or share == 1:
         return nearer
 
     def between(key: str) -> float:

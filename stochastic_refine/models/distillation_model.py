@@ -13,7 +13,7 @@ from basicsr.utils import get_root_logger
 from torch import Tensor
 
 from ..archs.predict_refine_arch import PredictRefineNet
-from ..diffusion import conditioning, distillation_target
+from ..diffusion import distillation_target
 from ..errors import InputError
 from ..inference.operating_point import VALIDATION_KEYS, OperatingPoint
 from .stochastic_refine_model import StochasticRefineModel
@@ -98,6 +98,9 @@ class ProgressiveDistillationModel(StochasticRefineModel):
         super().check_options(opt)
         if not opt['is_train']:
             return
+        if opt['network_g'].get('refiner') == 'flow':
+            raise InputError('network_g: refiner: a flow needs no distillation, since it samples in one or two calls already; '
+                             'distil a diffusion, or train the flow with StochasticRefineModel.')
         predictor, denoiser = (opt['network_g'].get(key) or {} for key in ('predictor', 'denoiser'))
         if predictor and not predictor.get('frozen'):
             raise InputError('network_g: predictor: teacher and student share it, so it needs frozen: true in a distillation.')
@@ -171,12 +174,12 @@ class ProgressiveDistillationModel(StochasticRefineModel):
         with self._autocast():
             with torch.no_grad():
                 initial = teacher.predict(lq)
-            condition = conditioning(lq, initial if teacher.condition_on_initial else None)
+            condition = teacher.conditioning(lq, initial)
             r_t, noise_level, noise, weight = distillation_target(
                 lambda state, level: teacher.denoise(state, condition, level), gt, initial, point.schedule, self.stride,
                 point.clamp, teacher.residual_scale)
             prediction = self.net_g(lq, noisy=(r_t, noise_level, initial))
-        return {'l_noise': self.cri_noise(weight * prediction, weight * noise)}
+        return {'l_noise': self.cri_refiner(weight * prediction, weight * noise)}
 
 
 def _is_counts(value: Any) -> bool:

@@ -72,8 +72,8 @@ def diversity_study(images: Sequence[ImagePair],
         identity = {'study': 'diversity', 'network': network.fingerprint, 'point': point.as_options(), 'metrics': keys}
         found = list(each_image(chosen, output / 'cache', identity, compute, f'{point.steps} steps'))
         for name in ('std', 'rmse', *keys):
-            row: dict[str, Any] = {'steps': point.steps, 'final_variance': point.final_variance,
-                                   'alpha_bar_T': float(point.schedule.alpha_bars[-1]), 'samples': samples, 'quantity': name}
+            row: dict[str, Any] = {'steps': point.steps, 'final_variance': point.variance,
+                                   'alpha_bar_T': point.leftover_signal, 'samples': samples, 'quantity': name}
             columns = {'std': 'among'} if name == 'std' else {f'{name}_{column}': column for column in ('among', 'to_truth')}
             for key, column in columns.items():
                 values = np.array([image[key] for image in found])
@@ -100,7 +100,7 @@ def _draw(figure: Figure, rows: list[dict[str, Any]], keys: list[str]) -> None:
     titles = {'rmse': 'RMSE, grey values of [0, 1]', **{key: COLUMNS[key].title for key in keys}}
     for panel, name in zip(panels, ('rmse', *keys)):
         of_it = [row for row in rows if row['quantity'] == name]
-        ticks = [f"{row['steps']}\n{row['final_variance']:g}" for row in of_it]
+        ticks = [f"{row['steps']}" + ('' if row['final_variance'] is None else f"\n{row['final_variance']:g}") for row in of_it]
         for i, (column, label) in enumerate((('among', 'between two samples'), ('to_truth', 'sample to truth'))):
             panel.errorbar(ticks, [row[column] for row in of_it], [row[f'{column}_se'] for row in of_it], color=COLOURS[i],
                            marker=MARKERS[i], linestyle=('-', '--')[i], capsize=3, label=label)

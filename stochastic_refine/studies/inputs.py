@@ -24,6 +24,7 @@ from ..comparison.provenance import commit, machine
 from ..comparison.restoring import to_pixels
 from ..comparison.scoring import SET_METRICS, metric_function, parse_metrics, unavailable_metrics
 from ..comparison.systems import Folders, Network, parse_system
+from ..diffusion import FLOW_SAMPLERS
 from ..errors import InputError
 from ..inference.operating_point import OperatingPoint
 from ..inference.restorer import Restorer
@@ -87,16 +88,18 @@ def restorer_of(network: Network, device: torch.device) -> Restorer:
 
 
 def parse_schedule(text: str, **settings: Any) -> OperatingPoint:
-    """An operating point from ``STEPS:FINAL_VARIANCE``, e.g. ``20:0.2``, and further settings.
+    """An operating point from ``STEPS:FINAL_VARIANCE``, e.g. ``20:0.2``, or a flow's ``STEPS[:LAST_TIME]``; further settings.
 
     Raises:
         InputError: If the text is not of that form or a number is out of range.
     """
-    steps, _, variance = text.partition(':')
+    steps, colon, value = text.partition(':')
+    flow = settings.get('sampler') in FLOW_SAMPLERS
     try:
-        numbers = {'steps': int(steps), 'final_variance': float(variance)}
+        numbers = {'steps': int(steps), **({} if flow and not colon else {'last_time' if flow else 'final_variance': float(value)})}
     except ValueError:
-        raise InputError(f"'{text}' is no schedule; write STEPS:FINAL_VARIANCE, for example 20:0.2.") from None
+        form = 'STEPS or STEPS:LAST_TIME, for example 2 or 3:0.5' if flow else 'STEPS:FINAL_VARIANCE, for example 20:0.2'
+        raise InputError(f"'{text}' is no schedule; write {form}.") from None
     return OperatingPoint(**numbers, **settings)
 
 

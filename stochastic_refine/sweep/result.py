@@ -51,9 +51,9 @@ class Row:
         """One line of the table."""
         cell = self.cell
         return {
-            'cell': cell_name(cell), 'sampler': cell.sampler, 'steps': cell.steps, 'final_variance': cell.final_variance,
+            'cell': cell_name(cell), 'sampler': cell.sampler, 'steps': cell.steps, 'final_variance': cell.variance, 'last_time': cell.last_time,
             'eta': cell.eta if cell.sampler in TAKE_ETA else None, 'clamp': cell.clamp, 'samples': cell.num_samples,
-            'alpha_bar_T': leftover_signal(cell),
+            'alpha_bar_T': cell.leftover_signal,
             **{key: None if math.isnan(score) else score for key, score in self.scores.items()},
             'images': self.images, 'calls': self.calls, 'seconds': round(self.seconds, 4), 'on_front': self.on_front,
             'pick': ' '.join(self.picks), 'eliminated': self.eliminated,
@@ -120,16 +120,15 @@ class SweepResult:
         lines = [f'{"cell":<34}{titles[0]:>18}{titles[1]:>10}{"abar_T":>9}{"calls":>7}{"s/image":>9}']
         for row in sorted((row for row in self.rows if row.on_front or row.picks), key=lambda row: row.scores[perceptual]):
             lines.append(f'{cell_name(row.cell):<34}{row.scores[perceptual]:>18.{COLUMNS[perceptual].decimals}f}'
-                         f'{row.scores[distortion]:>10.{COLUMNS[distortion].decimals}f}{leftover_signal(row.cell):>9.2g}'
+                         f'{row.scores[distortion]:>10.{COLUMNS[distortion].decimals}f}{_signal(row.cell):>9}'
                          f'{row.calls:>7}{row.seconds:>9.2f}  {", ".join(row.picks)}'.rstrip())
         share = self.calls / self.full_calls
         lines.append(f'Front of {len(self.rows)} cells; {self.calls} network calls, {share:.0%} of all cells on all images.')
         return '\n'.join(lines)
 
 
-def leftover_signal(cell: OperatingPoint) -> float:
-    """alpha-bar at T: the share of the signal that the schedule leaves at its end, although sampling starts from pure noise."""
-    return cell.schedule.alpha_bars[-1].item()
+def _signal(cell: OperatingPoint) -> str:
+    return '-' if cell.leftover_signal is None else f'{cell.leftover_signal:.2g}'
 
 
 def _write_csv(path: str, lines: list[dict[str, Any]]) -> None:

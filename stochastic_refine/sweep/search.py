@@ -141,12 +141,12 @@ def _row(cell: OperatingPoint, records: list[dict[str, Any]], metrics: Sequence[
     count = str(cell.num_samples)
     scores = {metric: mean_score([record['scores'][count][metric] for record in records]) for metric in metrics}
     seconds = statistics.fmean(record['seconds'][count] for record in records)
-    return Row(cell, scores, len(records), cell.steps * cell.num_samples + predicts, seconds)
+    return Row(cell, scores, len(records), cell.calls * cell.num_samples + predicts, seconds)
 
 
 def _calls_of(cells: Sequence[OperatingPoint]) -> int:
     """Calls of the denoiser per image that give the scores of all these cells."""
-    return sum(run.steps * max(counts) for run, counts in counts_of(cells).items())
+    return sum(run.calls * max(counts) for run, counts in counts_of(cells).items())
 
 
 def _calls_made(cells: Sequence[OperatingPoint], rounds: Sequence[Round], predicts: bool) -> int:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 from ..checkpoints import read_checkpoint, write_metadata
 from ..comparison.images import ImagePair, pairs_of_data_folder, pairs_of_folders, pairs_of_options
 from ..comparison.scoring import IMAGE_METRICS, unavailable_metrics
 from ..comparison.systems import Network, parse_system
-from ..diffusion import TAKE_ETA
+from ..diffusion import FLOW_SAMPLERS, TAKE_ETA
 from ..errors import InputError
 from ..inference.operating_point import OperatingPoint
 from ..inference.tradeoff import TRADEOFF_KEY
@@ -30,17 +31,24 @@ def grid(steps: Sequence[int] = STEPS,
          samplers: Sequence[str] = ('ancestral', ),
          etas: Sequence[float] = (0.0, ),
          counts: Sequence[int] = (1, ),
-         clamp: bool = False) -> list[OperatingPoint]:
-    """The cells of a grid; ``etas`` matter to ``ddim`` and ``dpmpp_2m``, ``counts`` are numbers of averaged samples.
+         clamp: bool = False,
+         last_times: Sequence[float | None] = (None, )) -> list[OperatingPoint]:
+    """The cells of a grid.
+
+    ``etas`` matter to ``ddim`` and ``dpmpp_2m``; ``last_times`` to the samplers of a flow, to which ``final_variances`` do not;
+    ``counts`` are numbers of averaged samples.
 
     Raises:
         InputError: If a value is out of range.
     """
-    cells = [
-        OperatingPoint(sampler, T, final_variance, count, count > 1, 0, eta, clamp)
-        for sampler in samplers for eta in (etas if sampler in TAKE_ETA else (0.0, ))
-        for T in steps for final_variance in final_variances for count in counts
-    ]
+    cells = []
+    for sampler, T, count in product(samplers, steps, counts):
+        shared = {'sampler': sampler, 'steps': T, 'num_samples': count, 'average': count > 1, 'clamp': clamp}
+        if sampler in FLOW_SAMPLERS:
+            cells += [OperatingPoint(**shared, last_time=last if T > 1 else None) for last in last_times]
+        else:
+            cells += [OperatingPoint(**shared, final_variance=final_variance, eta=eta)
+                      for eta in (etas if sampler in TAKE_ETA else (0.0, )) for final_variance in final_variances]
     return list(dict.fromkeys(cells))
 
 

@@ -119,7 +119,9 @@ def cell_name(cell: OperatingPoint) -> str:
     """A cell's name in tables and as a folder, for example ``ancestral-T10-v0.5-n8``."""
     eta = f'-eta{cell.eta:g}' if cell.sampler in TAKE_ETA else ''
     clamp = '-clamp' if cell.clamp else ''
-    return f'{cell.sampler}-T{cell.steps}-v{cell.final_variance:g}{eta}{clamp}-n{cell.num_samples}'
+    start = '' if cell.is_flow else f'-v{cell.final_variance:g}'
+    last = '' if cell.last_time is None else f'-t{cell.last_time:g}'
+    return f'{cell.sampler}-T{cell.steps}{start}{last}{eta}{clamp}-n{cell.num_samples}'
 
 
 def read_unit(unit: Unit) -> dict[str, Any] | None:
@@ -191,7 +193,7 @@ def units_of(bench: Bench, pairs: Sequence[ImagePair], cells: Sequence[Operating
     """The units that give the scores of these cells on these images, the cheapest runs first, an image's side by side."""
     counts = counts_of(cells)
     units = [Unit(bench, pair, _key(pair), run, tuple(sorted(counts[run]))) for pair in pairs for run in counts]
-    return sorted(units, key=lambda unit: unit.run.steps * unit.counts[-1])
+    return sorted(units, key=lambda unit: unit.run.calls * unit.counts[-1])
 
 
 def counts_of(cells: Sequence[OperatingPoint]) -> dict[OperatingPoint, list[int]]:

@@ -9,12 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from stochastic_refine.diffusion import SAMPLERS, NoiseSchedule, SampleNoise, conditioning, predict_refine_target, refine
-from stochastic_refine.diffusion.samplers import noise_levels
+from stochastic_refine.diffusion import DIFFUSION_SAMPLERS, NoiseSchedule, SampleNoise, conditioning, predict_refine_target, refine
 
 SCHEDULE = NoiseSchedule.linear(12, 1e-4, 0.4)
 with_and_without_predictor = pytest.mark.parametrize('predictor', [True, False], ids=['predictor', 'no predictor'])
-every_sampler = pytest.mark.parametrize('sampler', sorted(SAMPLERS))
+every_sampler = pytest.mark.parametrize('sampler', sorted(DIFFUSION_SAMPLERS))
 
 
 def images(*shape: int, seed: int = 0) -> Tensor:
@@ -124,9 +123,9 @@ def test_samplers_ask_for_the_levels_that_they_announce_and_change_no_tensor_of_
         noises.append((drawn, drawn.clone()))
         return drawn
 
-    SAMPLERS[sampler](denoise, noise(), SCHEDULE, noise, **({'eta': 0.5} if sampler == 'ddim' else {}))
-    assert asked == noise_levels(SCHEDULE)[::-1]
-    assert noise_levels(SCHEDULE) == pytest.approx(SCHEDULE.alpha_bars.sqrt().tolist(), rel=1e-15)
+    DIFFUSION_SAMPLERS[sampler](denoise, noise(), SCHEDULE, noise, **({'eta': 0.5} if sampler == 'ddim' else {}))
+    assert asked == SCHEDULE.levels[::-1]
+    assert SCHEDULE.levels == pytest.approx(SCHEDULE.alpha_bars.sqrt().tolist(), rel=1e-15)
     assert all(torch.equal(now, then) for now, then in given + noises)
 
 

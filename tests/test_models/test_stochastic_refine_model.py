@@ -165,3 +165,34 @@ def test_another_arch_of_basicsr_can_be_the_predictor(build_model, refine_option
     refine_options['network_g']['denoiser'] = unet(in_channels=6, noise_conditionned=True)
     with pytest.raises(InputError, match='denoiser: RefineUNet has no option .noise_conditionned.; did you mean'):
         build_model(refine_options)
+
+
+def test_a_flow_trains_and_is_validated(build_model, refine_options):
+    refine_options['network_g'].update(refiner='flow', start_noise=0.05)
+    refine_options['val']['operating_points'] = {'two': {}, 'mean': {'steps': 1, 'num_samples': 3, 'average': True}}
+    model = build_model(refine_options)
+    assert model.operating_points['two'] == OperatingPoint('flow_euler', steps=2)
+    step(model, batch())
+    assert set(model.log_dict) == {'l_flow', 'l_initial'}
+    model.save(0, 1)
+    scores = dict(validate(model, refine_options))
+    assert scores.keys() == {'initial/psnr', 'two/psnr', 'mean/psnr'}
+    path = Path(model.opt['path']['models']) / 'net_g_1.pth'
+    net, points, _ = load_network(path)
+    assert points == model.operating_points and net.flow.start_noise == 0.05
+    assert validate(build_model(for_test(refine_options, path), seed=5), refine_options) == scores
+
+
+@pytest.mark.parametrize('change, words', [
+    ({'train': {'noise_opt': {'type': 'NoisePredictionLoss'}}}, 'noise_opt has no meaning.*refiner: flow.*flow_opt'),
+    ({'val': {'operating_points': {'a': {'sampler': 'ddim'}}}}, 'val: a.*refiner is a flow.*ddim'),
+    ({'val': {'operating_points': {'a': {'final_variance': 0.1}}}}, 'final_variance means nothing'),
+])
+def test_what_means_nothing_to_a_flow_is_refused(build_model, refine_options, change, words):
+    refine_options['network_g'].update(refiner='flow')
+    refine_options['val'].pop('operating_points', None)
+    for key, values in change.items():
+        refine_options[key].update(values)
+    with pytest.raises(InputError, match=words):
+        model = build_model(refine_options)
+        model.check_options(model.opt)
