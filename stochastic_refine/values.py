@@ -57,6 +57,11 @@ def optional(kind: Kind) -> Kind:
     return Kind(lambda value: value is None or kind.fits(value), kind.words)
 
 
+def either(*kinds: Kind) -> Kind:
+    """Any of some kinds."""
+    return Kind(lambda value: any(kind.fits(value) for kind in kinds), ' or '.join(kind.words for kind in kinds))
+
+
 def one_of(*values: Any) -> Kind:
     """One of some values."""
     return Kind(lambda value: any(value is known or value == known for known in values if type(value) is type(known)),

@@ -20,10 +20,11 @@ def add_prepare(commands: Commands) -> None:
     parser.add_argument('--lmdb', action='store_true', help='make LMDBs of the training crops too')
     parser.add_argument('--workers', type=int, help='processes (default: one per core)')
     parser.add_argument('--allow-incomplete', action='store_true', help='go on with fewer pairs than the data set has')
-    parser.add_argument('--trajectory-length', type=float, nargs=2, default=(3, 10), metavar=('LOW', 'HIGH'),
+    parser.add_argument('--trajectory-length', type=float, nargs=2, metavar=('LOW', 'HIGH'),
                         help='synthetic: path of the camera shake in pixels (default: 3 10)')
-    parser.add_argument('--noise-sigma', type=float, nargs=2, default=(0, 1), metavar=('LOW', 'HIGH'),
+    parser.add_argument('--noise-sigma', type=float, nargs=2, metavar=('LOW', 'HIGH'),
                         help='synthetic: noise in 8-bit grey values (default: 0 1)')
+    parser.add_argument('--blur', metavar='PRESET', help='synthetic: blur as cameras make it: mild, camera or street')
     parser.add_argument('--seed', type=int, default=0, help='synthetic: seed of kernels and noise (default: 0)')
     parser.set_defaults(run=_run)
 
@@ -31,8 +32,8 @@ def add_prepare(commands: Commands) -> None:
 def _run(args: argparse.Namespace) -> None:
     if args.dataset == 'synthetic':
         from ..data.prepare_synthetic import prepare_synthetic
-        print(prepare_synthetic(args.source, args.destination, args.crop_size, tuple(args.trajectory_length),
-                                tuple(args.noise_sigma), args.seed))
+        print(prepare_synthetic(args.source, args.destination, args.crop_size, args.trajectory_length, args.noise_sigma,
+                                args.seed, args.blur))
         return
     from ..data.prepare import prepare
     if args.lmdb:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,15 +18,16 @@ RECORD_NAME = 'synthetic.json'
 
 
 def prepare_synthetic(source: Path, destination: Path, crop_size: int | None = None,
-                      trajectory_length: tuple[float, float] = (3, 10), noise_sigma: tuple[float, float] = (0, 1),
-                      seed: int = 0) -> str:
+                      trajectory_length: Sequence[float] | None = None, noise_sigma: Sequence[float] | None = None,
+                      seed: int = 0, blur: str | None = None) -> str:
     """Write blurred photos to ``destination/input`` and sharp ones to ``destination/target``, as PNG; what is there is kept.
 
     Args:
         source: Folder of sharp photos, searched with its subfolders.
         destination: Folder of the pairs.
         crop_size: Side of the central crop, pixels; None keeps whole photos.
-        trajectory_length, noise_sigma, seed: See :class:`SyntheticBlurDataset`.
+        trajectory_length, noise_sigma, seed, blur: See :class:`SyntheticBlurDataset`; without ``blur``, 3 to 10 pixels and 0
+            to 1 grey value where not given.
 
     Returns:
         A sentence that says what was done.
@@ -33,8 +35,10 @@ def prepare_synthetic(source: Path, destination: Path, crop_size: int | None = N
     Raises:
         InputError: If photos cannot be read, are too small or share a name, or the folder was made with other settings.
     """
-    settings = {'type': 'SyntheticBlurDataset', 'gt_size': crop_size, 'trajectory_length': list(trajectory_length),
-                'noise_sigma': list(noise_sigma), 'seed': seed}
+    kernel = {'trajectory_length': trajectory_length or (None if blur else (3, 10)),
+              'noise_sigma': noise_sigma or (None if blur else (0, 1))}
+    settings = {'type': 'SyntheticBlurDataset', 'gt_size': crop_size, **({'blur': blur} if blur else {}),
+                **{key: list(value) for key, value in kernel.items() if value}, 'seed': seed}
     dataset = SyntheticBlurDataset({**settings, 'name': 'synthetic', 'phase': 'val', 'dataroot_gt': str(source)})
     names = [path.stem for path in dataset.paths]
     if len(set(names)) < len(names):
@@ -45,6 +49,11 @@ def prepare_synthetic(source: Path, destination: Path, crop_size: int | None = N
         raise InputError(f'{destination} was made with other settings ({before}, now {content}); choose another folder, or '
                          'delete this one first.')
     folders = {'lq': destination / 'input', 'gt': destination / 'target'}
+    known = {f'{name}.png' for name in names} if record.is_file() else set()
+    strangers = [path for folder in folders.values() if folder.is_dir() for path in folder.iterdir() if path.name not in known]
+    if strangers:
+        raise InputError(f'{strangers[0]} is there already and is not of these pairs, among which it would be taken for one; '
+                         'choose an empty folder.')
     for folder in folders.values():
         folder.mkdir(parents=True, exist_ok=True)
     write_atomically(record, lambda temporary: Path(temporary).write_text(content, encoding='utf-8'))

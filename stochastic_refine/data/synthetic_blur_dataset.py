@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils import data
 
-from ..blur import blur_valid, camera_shake_kernel, linear_to_srgb, srgb_to_linear
+from ..blur import CameraBlur, blur_valid, camera_shake_kernel, develop, expose, linear_to_srgb, srgb_to_linear
 from ..errors import InputError
 from .image_files import FORMATS, open_image
 
@@ -22,7 +24,7 @@ IMAGE_SUFFIXES = set(FORMATS)
 
 
 class SyntheticBlurDataset(data.Dataset):
-    """Sharp photos blurred on the fly by random camera shake, plus noise.
+    """Sharp photos blurred on the fly, by random camera shake plus noise or as cameras make blur.
 
     In training every draw is new: crop, flips, rotation, kernel and noise. In validation pair ``i`` is always the same.
 
@@ -30,6 +32,9 @@ class SyntheticBlurDataset(data.Dataset):
         dataroot_gt: Folder of sharp photos, searched recursively.
         gt_size: Side of the training crops, pixels; in validation absent for whole photos, else the central crop.
         use_hflip, use_rot: Augmentation in training, as in BasicSR.
+        blur: ``mild``, ``camera`` or ``street``, or a block ``{preset: NAME, ...}`` of settings of
+            :class:`~stochastic_refine.blur.CameraBlur`: motion that varies over the frame, moving objects, defocus, clipped
+            lights, noise, JPEG. The four settings below are of the simpler blur without it: one kernel for the whole photo.
         trajectory_length: [shortest, longest] path of the camera, pixels; drawn uniformly.
         trajectory: Other settings of :func:`~stochastic_refine.blur.kernels.camera_shake_trajectory`; straight horizontal
             motion is {turn: 0, impulse_rate: 0, direction: 0}.
@@ -50,6 +55,7 @@ class SyntheticBlurDataset(data.Dataset):
         self.trajectory = opt.get('trajectory') or {}
         self.noise_sigma = opt.get('noise_sigma', [0, 2])
         self.linear_light = opt.get('linear_light', True)
+        self.camera = camera_blur(opt)
         self.seed = opt.get('seed', 0)
         stored = np.arange(256, dtype=np.float32) / 255
         self.light = srgb_to_linear(stored) if self.linear_light else stored  # of each 8-bit value
@@ -68,6 +74,14 @@ class SyntheticBlurDataset(data.Dataset):
         else:
             rng = np.random.default_rng([self.seed, index])
         path, photo = self._load(index)
+        lq, gt = (self._shaken if self.camera is None else self._photographed)(path, photo, rng)
+        if self.train:
+            lq, gt = self._augment(lq, gt, rng)
+        return {'lq': _to_tensor(lq), 'gt': _to_tensor(gt), 'lq_path': str(path), 'gt_path': str(path)}
+
+    def _shaken(self, path: Path, photo: Image.Image | NDArray[np.uint8],
+                rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """A blurred and a sharp crop, by one kernel."""
         kernel = camera_shake_kernel(rng.uniform(*self.trajectory_length), rng, **self.trajectory)
         margin = kernel.shape[0] // 2
         top, left, height, width = self._window(path, _size(photo), rng)
@@ -78,10 +92,26 @@ class SyntheticBlurDataset(data.Dataset):
             blurred = linear_to_srgb(blurred)
         blurred = blurred + rng.normal(0, rng.uniform(*self.noise_sigma) / 255, blurred.shape)
         lq = np.clip(np.rint(blurred * 255), 0, 255).astype(np.uint8)
-        gt = sharp[margin:margin + height, margin:margin + width]
-        if self.train:
-            lq, gt = self._augment(lq, gt, rng)
-        return {'lq': _to_tensor(lq), 'gt': _to_tensor(gt), 'lq_path': str(path), 'gt_path': str(path)}
+        return lq, sharp[margin:margin + height, margin:margin + width]
+
+    def _photographed(self, path: Path, photo: Image.Image | NDArray[np.uint8],
+                      rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """A blurred and a sharp crop, by an exposure of the whole photo."""
+        rows, columns = _size(photo)
+        top, left, height, width = self._window(path, (rows, columns), rng)
+        longest = self.camera.length[1] * (rows / self.camera.lines if self.camera.lines else 1)
+        if longest > min(height, width):
+            raise InputError(f'Photo {path}: a blur of up to {longest:.0f} pixels is longer than its crops of '
+                             f'{min(height, width)}; give a larger gt_size, or a lower length in blur.')
+        exposure = self.camera.draw(rng, rows, columns)
+        x, y = left - (columns - 1) / 2, top - (rows - 1) / 2  # from the frame's centre
+        margin = exposure.reach(x, y, x + width - 1, y + height - 1) + math.ceil(exposure.defocus)
+        sharp = _cut(photo, top - margin, left - margin, height + 2 * margin, width + 2 * margin)
+        light = torch.from_numpy(cv2.LUT(sharp, self.light)).permute(2, 0, 1)[None].contiguous()
+        noise = torch.from_numpy(rng.standard_normal((1, 3, height, width), np.float32))
+        stored = develop(expose(light, [exposure], [(x - margin, y - margin)], margin), [exposure], noise)[0]
+        lq = (stored * 255).round().byte().permute(1, 2, 0).numpy()
+        return lq, sharp[margin:margin + height, margin:margin + width]
 
     def _load(self, index: int) -> tuple[Path, Image.Image | NDArray[np.uint8]]:
         """Photo ``index``, or with ``skip_corrupt`` the next one that can be read; as an array where it is kept."""
@@ -121,6 +151,25 @@ class SyntheticBlurDataset(data.Dataset):
         if self.opt.get('use_rot', True):
             lq, gt = np.rot90(lq, quarter_turns), np.rot90(gt, quarter_turns)
         return lq, gt
+
+
+def camera_blur(opt: Mapping[str, Any]) -> CameraBlur | None:
+    """The block ``blur`` of a data set's options; None without one.
+
+    Raises:
+        InputError: If a setting is wrong, or belongs to the simpler blur.
+    """
+    if opt.get('blur') is None:
+        return None
+    where = f"datasets: {opt.get('name', 'synthetic')}"
+    other = [key for key in ('trajectory_length', 'trajectory', 'noise_sigma', 'linear_light') if opt.get(key) is not None]
+    if other:
+        raise InputError(f'{where}: {other[0]} is a setting of the blur by one kernel and contradicts blur; remove one of them '
+                         '(in blur, length and read_noise say how much).')
+    try:
+        return CameraBlur.from_options(opt['blur'])
+    except ValueError as error:
+        raise InputError(f'{where}: blur: {error}') from None
 
 
 def find_images(folder: str | Path) -> list[Path]:

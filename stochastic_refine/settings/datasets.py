@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.image_files import open_image
-from ..data.synthetic_blur_dataset import find_images
+from ..data.synthetic_blur_dataset import camera_blur, find_images
 from ..errors import InputError
 from ..values import (
     BLOCK,
@@ -18,6 +18,7 @@ from ..values import (
     TEXT,
     attempt,
     check_kinds,
+    either,
     known_type,
     number,
     one_of,
@@ -42,7 +43,7 @@ _ANY_DATASET = {'name': NAME, 'type': TEXT, 'num_worker_per_gpu': number(0, 1000
 _DATASET = {**_ANY_DATASET, 'dataroot_gt': TEXT, 'dataroot_lq': TEXT, 'io_backend': BLOCK, 'meta_info_file': optional(TEXT),
             'filename_tmpl': TEXT, 'gt_size': optional(COUNT), 'use_hflip': FLAG, 'use_rot': FLAG, 'mean': optional(COLOUR),
             'std': optional(COLOUR), 'color': optional(TEXT), 'trajectory_length': span(512), 'noise_sigma': span(256),
-            'trajectory': optional(BLOCK), 'linear_light': FLAG, 'seed': number(0, 2**62, whole=True), 'cache': FLAG}
+            'trajectory': optional(BLOCK), 'blur': optional(either(TEXT, BLOCK)), 'linear_light': FLAG, 'seed': number(0, 2**62, whole=True), 'cache': FLAG}
 #: Keys of its block ``trajectory``, of :func:`~stochastic_refine.blur.camera_shake_trajectory`.
 _TRAJECTORY = {'turn': number(0, 10), 'impulse_rate': number(0, 127), 'direction': optional(number(-10, 10))}
 _DATASET_KEYS = {*_DATASET, 'phase', 'gt_sizes', 'mini_batch_sizes', 'iters'}
@@ -73,6 +74,7 @@ def check_dataset(name: str, dataset: dict[str, Any], known: Any, is_train: bool
         always, in_training = _DATASETS[dataset['type']]
         require(dataset, (*always, *(in_training if phase == 'train' else ())), where)
         _check_trajectory(dataset.get('trajectory') or {}, f'{where}: trajectory')
+        camera_blur({**dataset, 'name': name})
     if phase == 'train':
         require(dataset, ('batch_size_per_gpu', 'num_worker_per_gpu'), where)
         ProgressivePatches.from_options(dataset, where)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -40,3 +41,27 @@ def test_photos_of_one_name_are_refused(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match='called coffee'):
         prepare_synthetic(tmp_path / 'source', tmp_path / 'to')
     assert not (tmp_path / 'to').exists()
+
+
+def test_pairs_of_another_origin_are_refused(photos: Path, tmp_path: Path) -> None:
+    """Without a record nobody knows their settings, and of other photos they would count as a part of this set."""
+    prepare_synthetic(photos, tmp_path, 48)
+    Image.open(photos / 'coffee.png').save(tmp_path / 'input/stranger.png')
+    with pytest.raises(InputError, match='stranger.png is there already.*empty folder'):
+        prepare_synthetic(photos, tmp_path, 48)
+    (tmp_path / 'input/stranger.png').unlink()
+    (tmp_path / 'synthetic.json').unlink()
+    with pytest.raises(InputError, match='is there already'):
+        prepare_synthetic(photos, tmp_path, 48)
+
+
+def test_blur_of_a_camera(photos: Path, tmp_path: Path, capsys) -> None:
+    command = ['prepare', 'synthetic', '--from', str(photos), '--to', str(tmp_path), '--crop-size', '64', '--blur']
+    assert main([*command, 'street']) == 0
+    dataset = SyntheticBlurDataset({'phase': 'val', 'dataroot_gt': str(photos), 'gt_size': 64, 'blur': 'street'})
+    pixels = np.asarray(Image.open(tmp_path / 'input' / f'{dataset.paths[0].stem}.png'))
+    assert np.array_equal(pixels, (dataset[0]['lq'] * 255).round().byte().permute(1, 2, 0).numpy())
+    capsys.readouterr()
+    for wrong, words in ((['stret'], "no preset 'stret'"), (['mild', '--noise-sigma', '0', '1'], 'noise_sigma.*contradicts blur')):
+        assert main([*command, *wrong]) == 2
+        assert re.search(words, capsys.readouterr().err)

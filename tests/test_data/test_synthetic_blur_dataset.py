@@ -234,3 +234,46 @@ def test_wrong_folders_and_sizes_are_named(folder, tmp_path):
         dataset(folder, gt_size=None)
     with pytest.raises(InputError, match=r'astronaut\.png is 60x40 pixels, smaller than gt_size 41'):
         dataset(folder, gt_size=41)[0]
+
+
+@pytest.mark.parametrize('blur', ['mild', 'camera', {'preset': 'street', 'length': [0, 12], 'lines': None}], ids=str)
+def test_camera_blur_is_new_in_training_and_fixed_in_validation(folder, pictures, blur):
+    training = dataset(folder, blur=blur, gt_size=24)
+    torch.manual_seed(0)
+    draws = [training[0] for _ in range(3)]
+    assert all(contains_turned(pictures['astronaut'], grey_levels(item['gt'])) for item in draws)
+    assert not equal(draws[0], draws[1])
+    fixed = dataset(folder, 'val', blur=blur)
+    assert all(equal(fixed[i], dataset(folder, 'val', blur=blur)[i]) for i in range(3))
+    assert not torch.equal(fixed[0]['lq'], dataset(folder, 'val', blur=blur, seed=1)[0]['lq'])
+    assert np.array_equal(grey_levels(fixed[0]['gt']), pictures['astronaut'])
+
+
+def contains_turned(photo: np.ndarray, crop: np.ndarray) -> bool:
+    turned = [np.rot90(flipped, turns) for flipped in (crop, crop[:, ::-1]) for turns in range(4)]
+    return any(contains(photo, each) for each in turned)
+
+
+def test_a_crop_is_blurred_as_the_whole_photo_is(folder):
+    """The central crop of validation sees the exposure of its frame: what lies beyond it, and the roll about the photo's centre."""
+    blur = {'preset': 'street', 'length': [4, 8], 'roll': [3, 3], 'lines': None, 'shot_noise': [0, 0], 'read_noise': [0, 0],
+            'jpeg': None}
+    whole, crop = dataset(folder, 'val', blur=blur)[1]['lq'], dataset(folder, 'val', blur=blur, gt_size=20)[1]['lq']
+    difference = (whole[:, 10:30, 20:40] - crop).abs() * 255
+    assert difference.max() <= 1.01 and (difference > 0.5).float().mean() < 0.02
+
+
+@pytest.mark.parametrize('options, fragments', [
+    ({'blur': 'camera', 'trajectory_length': [3, 10]}, ('shake', 'trajectory_length', 'contradicts blur')),
+    ({'blur': 'stret'}, ('shake', "'stret'", 'street')),
+    ({'blur': {'preset': 'mild', 'objects': [2, 1]}}, ('blur: objects', 'lowest, highest')),
+])
+def test_contradicting_blur_is_refused(folder, options, fragments):
+    with pytest.raises(InputError) as error:
+        dataset(folder, **options)
+    assert all(fragment in str(error.value) for fragment in fragments)
+
+
+def test_a_blur_longer_than_the_crop_is_refused(folder):
+    with pytest.raises(InputError, match='astronaut.*up to 40 pixels.*crops of 16.*gt_size'):
+        dataset(folder, blur={'length': [0, 40], 'lines': None})[0]
