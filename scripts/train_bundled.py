@@ -13,6 +13,7 @@ Photos are blurred on the fly by stochastic_refine.blur, on the training device.
 from __future__ import annotations
 
 import argparse
+import copy
 import csv
 import json
 import math
@@ -32,12 +33,15 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from stochastic_refine.archs.memory_format import channels_last  # noqa: E402
 from stochastic_refine.archs.refine_unet_arch import RefineUNet  # noqa: E402
-from stochastic_refine.blur import (  # noqa: E402
-    CameraBlur, camera_shake_kernel, develop, expose, rasterize_trajectory, srgb_to_linear_tensor,
-)
+from stochastic_refine.blur import CameraBlur, develop, expose, srgb_to_linear_tensor  # noqa: E402
+from stochastic_refine.diffusion import FlowPath, FlowSchedule, conditioning, refine, residual  # noqa: E402
 
 UNET = {'type': 'RefineUNet', 'base_channels': 32, 'num_res_blocks': 1, 'patch_size': 2}
 PREDICTOR = {**UNET, 'global_skip': True}
+REFINER = {**UNET, 'in_channels': 9, 'noise_conditioned': True}
+START_NOISE, RESIDUAL_SCALE = 0.02, 8.0
+POINTS = {'vivid': {'sampler': 'flow_euler', 'steps': 2}, 'faithful': {'sampler': 'flow_euler', 'steps': 1},
+          'mean': {'sampler': 'flow_euler', 'steps': 2, 'num_samples': 8, 'average': True}}
 FRAME = (720, 1280)  # crops are treated as parts of such a frame: its far corners roll more than its middle
 HELD_OUT = 16  # photos that score and never train
 FEWEST_PHOTOS = 2 * HELD_OUT
@@ -137,20 +141,21 @@ def lettered(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.u
         kind = rng.integers(6)
         if kind < 3:
             word = ''.join(rng.choice(list(signs), rng.integers(2, 12)))
-            cv2.putText(image, word, (x, y), int(rng.integers(0, 8)), float(rng.uniform(0.3, 2)), colour, int(rng.integers(1, 4)),
-                        cv2.LINE_AA)
+            size, width = float(rng.uniform(0.3, 2)), int(rng.integers(1, 4))
+            cv2.putText(image, word, (x, y), int(rng.integers(0, 8)), size, colour, width, cv2.LINE_AA)
         elif kind == 3:
             cv2.line(image, (x, y), (u, v), colour, int(rng.integers(1, 4)), cv2.LINE_AA)
         elif kind == 4:
             filled = -1 if rng.random() < 0.4 else int(rng.integers(1, 4))
             cv2.rectangle(image, (x, y), (x + u // 3, y + v // 3), colour, filled, cv2.LINE_AA)
         else:
-            cv2.circle(image, (x, y), int(rng.integers(2, max(side // 5, 3))), colour, -1 if rng.random() < 0.4 else 2, cv2.LINE_AA)
+            radius = int(rng.integers(2, max(side // 5, 3)))
+            cv2.circle(image, (x, y), radius, colour, -1 if rng.random() < 0.4 else 2, cv2.LINE_AA)
     return image
 
 
 def curriculum(crops: int, over: int) -> CameraBlur:
-    """The blur after so many crops: the longest path grows from 10 to 40 pixels, since long strokes make a net cautious first."""
+    """The blur after so many crops: paths grow from 10 to 40 pixels at most, since long strokes make a net cautious first."""
     longest = 10 + 30 * min(crops / over, 1.0)
     return CameraBlur(length=(0, longest), roll=(0, longest / 5), tilt=(0, longest / 10), objects=(0, 1),
                       object_length=(0, longest / 2), defocus=(0, 1.0), highlights=(1, 4), lines=None)
@@ -203,12 +208,10 @@ def frequency_loss(a: Tensor, b: Tensor) -> Tensor:
 
 
 class PredictorTask:
-    """What is trained, on what loss, and how it is scored: the initial predictor."""
-
-    scores = ('sharp', 'mild', 'medium', 'long')
+    """What is trained, by what loss, how it is scored: the initial predictor, by its gain in PSNR over the blurred input."""
 
     def __init__(self, args: argparse.Namespace, device: torch.device) -> None:
-        self.net = RefineUNet(**{key: value for key, value in PREDICTOR.items() if key != 'type'})
+        self.net = build(PREDICTOR)
         if args.init:
             from stochastic_refine.archs.predict_refine_arch import PredictRefineNet
             from stochastic_refine.inference.weights import load_network
@@ -235,6 +238,74 @@ class PredictorTask:
         return path
 
 
+class RefinerTask:
+    """The flow refiner over the predictor in --out, which stays as it is; scored by PSNR against the initial prediction's,
+    and by the grain of a sample on flat areas."""
+
+    def __init__(self, args: argparse.Namespace, device: torch.device) -> None:
+        path = args.out / 'predictor.safetensors'
+        if not path.is_file():
+            raise Stop(f'{path} does not exist; train --part predictor to its end first.')
+        from safetensors.torch import load_file
+        self.predictor = build(PREDICTOR)
+        self.predictor.load_state_dict({key: value.float() for key, value in load_file(path).items()})
+        self.predictor = channels_last(self.predictor.to(device)).eval().requires_grad_(False)
+        self.net = build(REFINER)
+        self.flow = FlowPath(START_NOISE, RESIDUAL_SCALE)
+
+    def loss(self, net: nn.Module, lq: Tensor, gt: Tensor) -> Tensor:
+        initial = run(self.predictor, lq)
+        r = residual(gt, initial, RESIDUAL_SCALE)
+        z_t, t = self.flow.draw(r)
+        with autocast(lq.device):
+            r_hat = net(torch.cat([z_t, conditioning(lq, initial)], 1), t)
+        return ((r_hat.float() - r).square() * self.flow.weight(t)[:, None, None, None]).mean()
+
+    @torch.no_grad()
+    def score(self, net: nn.Module, pairs: dict[str, tuple[Tensor, Tensor]]) -> dict[str, float]:
+        scores = {}
+        for name, (lq, gt) in pairs.items():
+            initial = torch.cat([run(self.predictor, part) for part in lq.split(4)])
+            noise = torch.randn(lq.shape, generator=torch.Generator().manual_seed(0)).to(lq)
+            for steps in (1, 2, 4):
+                parts = [self._sample(net, *each, steps) for each in zip(lq.split(4), initial.split(4), noise.split(4))]
+                scores[f'{name}_{steps}'] = psnr(torch.cat(parts), gt) - psnr(initial, gt)
+                if name == 'medium':
+                    scores[f'grain_{steps}'] = grain(torch.cat(parts), gt)
+        return scores
+
+    def _sample(self, net: nn.Module, lq: Tensor, initial: Tensor, noise: Tensor, steps: int) -> Tensor:
+        def predict(z: Tensor, t: float) -> Tensor:
+            with autocast(lq.device):
+                return net(torch.cat([z, conditioning(lq, initial)], 1), torch.full((len(z), ), t, device=z.device)).float()
+
+        return refine(predict, initial, FlowSchedule.even(steps), lambda: noise, 'flow_euler', residual_scale=RESIDUAL_SCALE,
+                      flow=self.flow)
+
+    def export(self, net: nn.Module, args: argparse.Namespace, card: dict[str, Any]) -> Path:
+        path = args.out / 'small.safetensors'
+        pair = nn.ModuleDict({'predictor': self.predictor, 'denoiser': net})
+        network = {'type': 'PredictRefineNet', 'predictor': PREDICTOR, 'denoiser': REFINER, 'refiner': 'flow',
+                   'start_noise': START_NOISE, 'residual_scale': RESIDUAL_SCALE, 'condition': 'lq+initial'}
+        save(path, pair, {'network': network, 'operating_points': POINTS, 'training': card})
+        return path
+
+
+def grain(sample: Tensor, sharp: Tensor) -> float:
+    """Local standard deviation of grey (8x8 blocks) on the flattest quarter of the sharp image, over the sharp image's own."""
+    def deviations(image: Tensor) -> Tensor:
+        blocks = nn.functional.unfold(image.clamp(0, 1).mean(1, keepdim=True), 8, stride=8)
+        return blocks.std(1)
+
+    ours, true = deviations(sample), deviations(sharp)
+    flat = true <= true.quantile(0.25, dim=1, keepdim=True)
+    return float((ours * flat).sum() / (true * flat).sum())
+
+
+def build(options: dict[str, Any]) -> RefineUNet:
+    return RefineUNet(**{key: value for key, value in options.items() if key != 'type'})
+
+
 def autocast(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16)
 
@@ -257,20 +328,13 @@ def save(path: Path, net: nn.Module, metadata: dict[str, Any]) -> None:
 class Training:
     """A task's networks, optimizer, clock and state on disk."""
 
-    def __init__(self, args: argparse.Namespace, task: PredictorTask, device: torch.device) -> None:
+    def __init__(self, args: argparse.Namespace, task: PredictorTask | RefinerTask, device: torch.device) -> None:
         self.args, self.task, self.device = args, task, device
         self.net = channels_last(task.net.to(device)).train()
-        self.average = channels_last(type(self.net)(**self._arguments()).to(device)).eval().requires_grad_(False)
-        self.average.load_state_dict(self.net.state_dict())
+        self.average = copy.deepcopy(self.net).eval().requires_grad_(False)
         self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
         self.state = {'spent': 0.0, 'crops': 0, 'steps': 0, 'start': 0.0, 'minutes': 0.0, 'finished': True}
         self.path = args.out / f'{args.part}.state.pt'
-
-    def _arguments(self) -> dict[str, Any]:
-        return {key: value for key, value in self.task_options().items() if key != 'type'}
-
-    def task_options(self) -> dict[str, Any]:
-        return PREDICTOR
 
     def resume(self) -> bool:
         if not self.path.is_file():
@@ -322,11 +386,12 @@ def train(args: argparse.Namespace) -> None:
     state = training.state
     if args.go_on:
         if not there or state['finished']:
-            raise Stop(f'--go-on: {args.out} holds no {args.part} that was stopped in the middle; give --minutes to train more.')
+            raise Stop(f'--go-on: {args.out} holds no {args.part} that was stopped in the middle; give --minutes to train '
+                       'more.')
     else:
         state.update(start=state['spent'], minutes=args.minutes, finished=False)
-    print(f"{args.part}: {state['spent'] / 3600:.2f} h and {state['crops']} crops so far; this call: {state['minutes']:g} minutes "
-          f'on {device}, {len(training_paths)} photos, {len(held_paths)} held out', flush=True)
+    print(f"{args.part}: {state['spent'] / 3600:.2f} h and {state['crops']} crops so far; this call: {state['minutes']:g} "
+          f'minutes on {device}, {len(training_paths)} photos, {len(held_paths)} held out', flush=True)
     crops = Crops([read_photo(path) for path in training_paths], args.crop, device, np.random.default_rng())
     pairs = validation_pairs([read_photo(path) for path in held_paths], device)
     end = state['start'] + 60 * state['minutes']
@@ -374,7 +439,7 @@ def record(training: Training, pairs: dict[str, tuple[Tensor, Tensor]], losses: 
     return row
 
 
-TASKS = {'predictor': PredictorTask}
+TASKS = {'predictor': PredictorTask, 'refiner': RefinerTask}
 
 
 def main() -> int:
@@ -399,8 +464,8 @@ def main() -> int:
         if args.minutes is not None and args.minutes < 2:
             raise Stop(f'--minutes {args.minutes:g} is too short for one checkpoint; give at least 2.')
         if args.crop < 96 or args.crop % 16:
-            raise Stop(f'--crop {args.crop}: a blur of up to 40 pixels is longer than such a crop can show; give a multiple of 16 '
-                       'from 96.')
+            raise Stop(f'--crop {args.crop}: a blur of up to 40 pixels is longer than such a crop can show; give a multiple of '
+                       '16 from 96.')
         train(args)
     except Stop as stop:
         print(f'Error: {stop}', file=sys.stderr)

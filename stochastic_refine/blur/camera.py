@@ -5,8 +5,8 @@ M moments, each of which shows the sharp photo from where the camera was then:
 
     light(p) = 1/M sum_m L(H_m p),    picture = JPEG(curve(clip(defocus * light) + noise))
 
-with L the photo in linear light and H_m the homography from a pixel of the picture to its place in the photo. All homographies
-have mean displacement 0, so the picture is not shifted against the photo. Positions are (x, y) in pixels from the frame's centre.
+with L the photo in linear light and H_m the homography from a pixel of the picture to its place in the photo. Motion has mean
+displacement 0, so the picture is not shifted against the photo. Positions are (x, y) in pixels from the frame's centre.
 
 :class:`CameraBlur` says how such exposures are drawn, :class:`Exposure` is one of them, :func:`expose` and :func:`develop` make
 the picture of it; these work on batches and on any device.
@@ -154,7 +154,8 @@ class CameraBlur:
             object.__setattr__(self, name, tuple(value))
         if not isinstance(self.paths, Mapping) or not self.paths or not self.paths.keys() <= PATHS.keys() or not all(
                 _is_number(share) and share >= 0 for share in self.paths.values()) or not sum(self.paths.values()) > 0:
-            raise ValueError(f'paths must give shares of {", ".join(PATHS)}, e.g. {{straight: 1, curved: 2}}, got {self.paths}.')
+            raise ValueError(f'paths must give shares of {", ".join(PATHS)}, e.g. {{straight: 1, curved: 2}}, '
+                             f'got {self.paths}.')
         if not (_is_number(self.jpeg_share) and 0 <= self.jpeg_share <= 1):
             raise ValueError(f'jpeg_share must be between 0 and 1, got {self.jpeg_share}.')
         if self.lines is not None and not (_is_number(self.lines) and self.lines >= 1):
@@ -316,8 +317,9 @@ def _stacked(exposures: Sequence[Exposure], like: Tensor) -> list[dict[str, Tens
     stacked = []
     for i in range(count):
         things = [exposure.objects[i] if i < len(exposure.objects) else nothing for exposure in exposures]
-        stacked.append({name: like.new_tensor(np.stack([np.asarray(getattr(thing, name)) for thing in things]),
-                                              dtype=torch.float32) for name in ('centre', 'radius', 'softness', 'waves', 'path')})
+        stacked.append({
+            name: like.new_tensor(np.stack([np.asarray(getattr(thing, name)) for thing in things]), dtype=torch.float32)
+            for name in ('centre', 'radius', 'softness', 'waves', 'path')})
     return stacked
 
 

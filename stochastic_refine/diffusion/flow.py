@@ -1,7 +1,7 @@
 """Flow refinement: from the initial prediction along a straight path to a sharp image.
 
-A rectified flow between residuals (Ohayon et al., "Posterior-Mean Rectified Flow", ICLR 2025), whose network predicts the end of
-the path instead of its velocity (Li and He, "Back to Basics: Let Denoising Generative Models Denoise", 2025):
+A rectified flow between residuals (Ohayon et al., "Posterior-Mean Rectified Flow", ICLR 2025), whose network predicts the end
+of the path instead of its velocity (Li and He, "Back to Basics: Let Denoising Generative Models Denoise", 2025):
 
     z_t = (1 - t) z_0 + t r,    z_0 = s n, n ~ N(0, I),    r = the scaled residual of the sharp image,
     loss |r_hat(z_t, t, y, x_init) - r|^2 / max(1 - t, 0.2)^2,    velocity (r_hat - z_t) / (1 - t).

@@ -134,7 +134,7 @@ class OperatingPoint:
 
     @property
     def leftover_signal(self) -> float | None:
-        """alpha-bar at T: the share of the signal that the schedule leaves at its end, although sampling starts from pure noise.
+        """alpha-bar at T: the share of the signal that the schedule leaves there, although sampling starts from pure noise.
 
         None for a flow, which starts at the initial prediction.
         """

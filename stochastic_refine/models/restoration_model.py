@@ -119,7 +119,7 @@ class RestorationModel(ShardedValidation, SRModel):
         # SRModel does not start without a loss, and fails over some perceptual ones
         train_opt['pixel_opt'] = pixel or {'type': 'L1Loss', 'loss_weight': 0.0, 'reduction': 'mean'}
         super().init_training_settings()
-        if self.ema_decay > 0:  # BasicSR builds it beside model_to_device; the network that is scored computes as the one tested
+        if self.ema_decay > 0:  # BasicSR builds it past model_to_device; the network scored computes as the one tested
             channels_last(self.net_g_ema)
         self.cri_pix = self.cri_pix if pixel else None
         if perceptual:

@@ -22,8 +22,8 @@ class StochasticRefineModel(RestorationModel):
             gradient through the denoiser alone first makes the prediction worse.
 
     ``val:`` holds one operating point (``sampler``, ``steps``, ``final_variance``, ``num_samples``, ``average``, ``seed``,
-    ``eta``, ``clamp``; a flow's has ``last_time`` and is ``flow_euler`` with 2 steps by default), scored as ``sample``, or several under ``operating_points: {name: {...}}``. All are validated in one
-    pass, with the initial prediction, computed once, beside them as ``initial``.
+    ``eta``, ``clamp``; a flow's has ``last_time`` and is ``flow_euler`` with 2 steps by default), scored as ``sample``, or
+    several under ``operating_points: {name: {...}}``. All are validated in one pass, with the initial prediction, computed once, beside them as ``initial``.
 
     Overridden: the losses and the named results. Inherited: everything else.
     """
@@ -38,7 +38,8 @@ class StochasticRefineModel(RestorationModel):
             check_refiner(is_flow(opt), point, f'val: {name}')
         key, other = ('flow_opt', 'noise_opt') if is_flow(opt) else ('noise_opt', 'flow_opt')
         if opt['is_train'] and opt['train'].get(other):
-            raise InputError(f"train: {other} has no meaning for network_g: refiner: {'flow' if is_flow(opt) else 'diffusion'}, "
+            refiner = 'flow' if is_flow(opt) else 'diffusion'
+            raise InputError(f'train: {other} has no meaning for network_g: refiner: {refiner}, '
                              f'whose loss is {key}; rename or remove it.')
         super().check_options(opt)
 

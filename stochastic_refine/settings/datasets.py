@@ -43,7 +43,8 @@ _ANY_DATASET = {'name': NAME, 'type': TEXT, 'num_worker_per_gpu': number(0, 1000
 _DATASET = {**_ANY_DATASET, 'dataroot_gt': TEXT, 'dataroot_lq': TEXT, 'io_backend': BLOCK, 'meta_info_file': optional(TEXT),
             'filename_tmpl': TEXT, 'gt_size': optional(COUNT), 'use_hflip': FLAG, 'use_rot': FLAG, 'mean': optional(COLOUR),
             'std': optional(COLOUR), 'color': optional(TEXT), 'trajectory_length': span(512), 'noise_sigma': span(256),
-            'trajectory': optional(BLOCK), 'blur': optional(either(TEXT, BLOCK)), 'linear_light': FLAG, 'seed': number(0, 2**62, whole=True), 'cache': FLAG}
+            'trajectory': optional(BLOCK), 'blur': optional(either(TEXT, BLOCK)), 'linear_light': FLAG,
+            'seed': number(0, 2**62, whole=True), 'cache': FLAG}
 #: Keys of its block ``trajectory``, of :func:`~stochastic_refine.blur.camera_shake_trajectory`.
 _TRAJECTORY = {'turn': number(0, 10), 'impulse_rate': number(0, 127), 'direction': optional(number(-10, 10))}
 _DATASET_KEYS = {*_DATASET, 'phase', 'gt_sizes', 'mini_batch_sizes', 'iters'}

@@ -96,7 +96,9 @@ def parse_schedule(text: str, **settings: Any) -> OperatingPoint:
     steps, colon, value = text.partition(':')
     flow = settings.get('sampler') in FLOW_SAMPLERS
     try:
-        numbers = {'steps': int(steps), **({} if flow and not colon else {'last_time' if flow else 'final_variance': float(value)})}
+        numbers = {'steps': int(steps)}
+        if colon or not flow:
+            numbers['last_time' if flow else 'final_variance'] = float(value)
     except ValueError:
         form = 'STEPS or STEPS:LAST_TIME, for example 2 or 3:0.5' if flow else 'STEPS:FINAL_VARIANCE, for example 20:0.2'
         raise InputError(f"'{text}' is no schedule; write {form}.") from None

@@ -78,7 +78,8 @@ def test_net_of_lq_samples_by_its_own_settings():
     net = make_net(sampling={'steps': 2, 'last_time': 0.3, 'seed': 4}).eval()
     point = OperatingPoint('flow_euler', steps=2, last_time=0.3, seed=4)
     with torch.no_grad():
-        torch.testing.assert_close(net(lq)[0].clamp(0, 1), Restorer(net, tile=None).restore(lq[0], point).image, atol=1e-5, rtol=0)
+        restored = Restorer(net, tile=None).restore(lq[0], point).image
+        torch.testing.assert_close(net(lq)[0].clamp(0, 1), restored, atol=1e-5, rtol=0)
 
 
 def test_loss_by_hand():

@@ -107,7 +107,8 @@ def test_reach_covers_all_that_is_seen():
     wide = torch.rand(1, 3, side + 40, side + 40)
     origin = (-100 - reach, 20 - reach)
     narrow = expose(wide[..., 20:-20, 20:-20], [exposure], [origin], reach)
-    torch.testing.assert_close(narrow, expose(wide, [exposure], [(origin[0] - 20, origin[1] - 20)], reach + 20), atol=1e-5, rtol=0)
+    widely = expose(wide, [exposure], [(origin[0] - 20, origin[1] - 20)], reach + 20)
+    torch.testing.assert_close(narrow, widely, atol=1e-5, rtol=0)
 
 
 def test_motion_is_drawn_as_asked():
@@ -140,7 +141,8 @@ def test_jpeg_is_what_an_encoder_makes(quality):
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, 'JPEG', quality=quality, subsampling='4:2:0')
     encoded = np.asarray(Image.open(buffer), float)
-    ours = jpeg_artefacts(torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255, quality)[0].permute(1, 2, 0).numpy() * 255
+    image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+    ours = jpeg_artefacts(image, quality)[0].permute(1, 2, 0).numpy() * 255
     artefacts, error = np.abs(encoded - pixels).mean(), np.abs(ours - encoded).mean()
     assert error < 0.7 and error < max(0.3 * artefacts, 0.65)  # in grey levels; roundings differ
 

@@ -255,7 +255,7 @@ def contains_turned(photo: np.ndarray, crop: np.ndarray) -> bool:
 
 
 def test_a_crop_is_blurred_as_the_whole_photo_is(folder):
-    """The central crop of validation sees the exposure of its frame: what lies beyond it, and the roll about the photo's centre."""
+    """The central crop of validation sees its frame's exposure: what lies beyond it, and the roll about the photo's centre."""
     blur = {'preset': 'street', 'length': [4, 8], 'roll': [3, 3], 'lines': None, 'shot_noise': [0, 0], 'read_noise': [0, 0],
             'jpeg': None}
     whole, crop = dataset(folder, 'val', blur=blur)[1]['lq'], dataset(folder, 'val', blur=blur, gt_size=20)[1]['lq']

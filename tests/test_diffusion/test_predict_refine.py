@@ -9,7 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from stochastic_refine.diffusion import DIFFUSION_SAMPLERS, NoiseSchedule, SampleNoise, conditioning, predict_refine_target, refine
+from stochastic_refine.diffusion import (
+    DIFFUSION_SAMPLERS,
+    NoiseSchedule,
+    SampleNoise,
+    conditioning,
+    predict_refine_target,
+    refine,
+)
 
 SCHEDULE = NoiseSchedule.linear(12, 1e-4, 0.4)
 with_and_without_predictor = pytest.mark.parametrize('predictor', [True, False], ids=['predictor', 'no predictor'])
