@@ -6,6 +6,7 @@ from .deblurganv2_arch import DeblurGANv2
 from .deblurganv2_discriminators import DoubleScaleDiscriminator, MultiScaleDiscriminator, NLayerDiscriminator
 from .fftformer_arch import FFTformer, fftformer
 from .hinet_arch import HINet
+from .maxim_arch import MAXIM
 from .mimo_unet_arch import MIMOUNet, MIMOUNetPlus
 from .mprnet_arch import MPRNet
 from .nafnet_arch import NAFNet, NAFNetLocal
@@ -16,7 +17,7 @@ from .saphnet_arch import SAPHNet
 from .simplenet_arch import SimpleNet
 
 __all__ = [
-    'ARCHS', 'DBGAN', 'DeblurGANv2', 'DoubleScaleDiscriminator', 'FFTformer', 'HINet', 'MIMOUNet', 'MIMOUNetPlus', 'MPRNet',
-    'MultiScaleDiscriminator', 'NAFNet', 'NAFNetLocal', 'NLayerDiscriminator', 'PredictRefineNet', 'RefineUNet', 'Restormer',
-    'SAPHNet', 'SimpleNet', 'arch_class', 'build_arch', 'fftformer',
+    'ARCHS', 'DBGAN', 'DeblurGANv2', 'DoubleScaleDiscriminator', 'FFTformer', 'HINet', 'MAXIM', 'MIMOUNet', 'MIMOUNetPlus',
+    'MPRNet', 'MultiScaleDiscriminator', 'NAFNet', 'NAFNetLocal', 'NLayerDiscriminator', 'PredictRefineNet', 'RefineUNet',
+    'Restormer', 'SAPHNet', 'SimpleNet', 'arch_class', 'build_arch', 'fftformer',
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -24,6 +25,33 @@ def reflect_pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
             x = F.pad(x, (0, step, 0, 0) if dim == -1 else (0, 0, 0, step), mode='reflect')
             missing -= step
     return x
+
+
+def reflect_pad_around(x: Tensor, multiple: int) -> tuple[Tensor, tuple[int, int]]:
+    """Pad (B, C, H, W) by reflection to multiples of the even ``multiple``, as much before as after; any H, W >= 1.
+
+    An odd side first gets one more row or column after it. A pad longer than the side is reflected again and again, as numpy
+    does it; a side of one pixel is repeated.
+
+    Returns:
+        The padded map, and its rows and columns before the first of ``x``.
+    """
+    before = []
+    for dim in (-2, -1):
+        side = x.shape[dim]
+        even = side + side % 2
+        pad = -even % multiple // 2
+        index = _reflected(_reflected(torch.arange(-pad, even + pad, device=x.device), even), side)
+        x = x if even + 2 * pad == side else x.index_select(dim, index)
+        before.append(pad)
+    return x, (before[0], before[1])
+
+
+def _reflected(index: Tensor, side: int) -> Tensor:
+    """Where in 0 ... side - 1 an index beyond it is found when the side is reflected at both of its ends."""
+    period = max(2 * (side - 1), 1)
+    index = index % period
+    return torch.minimum(index, period - index) if side > 1 else torch.zeros_like(index)
 
 
 def any_size(multiple: int) -> Callable:
