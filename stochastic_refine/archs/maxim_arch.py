@@ -121,7 +121,7 @@ class Stage(nn.Module):
     def __init__(self, widths: Sequence[int], levels: Sequence[dict], bottleneck: Sequence[dict], num_outputs: int,
                  is_first: bool, is_last: bool) -> None:
         super().__init__()
-        total, finer, coarser = sum(widths), [widths[0], *widths[:-1]], [*widths[1:], widths[-1]]
+        finer, coarser = [widths[0], *widths[:-1]], [*widths[1:], widths[-1]]
         places = [(groups['block'], groups['grid']) for groups in levels]
 
         def resized() -> nn.ModuleList:
@@ -243,20 +243,24 @@ class MAXIM(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw fresh weights as published: LeCun's normal, but 0.02 in mixing, and gates that start open."""
+        fine = {layer for block in self.modules() for layer in (
+            block.modules() if isinstance(block, MultiAxisMlp) else
+            (block.linear1, block.linear2) if isinstance(block, LinearAttention) else
+            (block.grid, block.block) if isinstance(block, SpatialGate) else ())}
         for layer in self.modules():
-            if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
-                inputs = layer.weight[:, 0] if isinstance(layer, nn.ConvTranspose2d) else layer.weight[0]
-                std = inputs.numel()**-0.5 / 0.87962566  # of the normal distribution that is cut at two of it
-                nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
-                nn.init.zeros_(layer.bias)
-        for block in self.modules():
-            fine = {MultiAxisMlp: lambda block: [layer for layer in block.modules() if isinstance(layer, nn.Linear)],
-                    LinearAttention: lambda block: [block.linear1, block.linear2],
-                    SpatialGate: lambda block: [block.grid, block.block]}.get(type(block), lambda block: [])(block)
-            for layer in fine:
+            if not isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+                continue
+            nn.init.zeros_(layer.bias)
+            if layer in fine:
                 nn.init.normal_(layer.weight, std=0.02)
-                if isinstance(block, SpatialGate):
-                    nn.init.ones_(layer.bias)
+                continue
+            inputs = layer.weight[:, 0] if isinstance(layer, nn.ConvTranspose2d) else layer.weight[0]
+            std = inputs.numel()**-0.5 / 0.87962566  # before it is cut at two of it
+            nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
+        for block in self.modules():
+            if isinstance(block, SpatialGate):
+                nn.init.ones_(block.grid.bias)
+                nn.init.ones_(block.block.bias)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         height, width = x.shape[-2:]

@@ -7,11 +7,15 @@ memory for channels_last, and layer normalisation runs along it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+#: Numbers in a strip of a map that a CPU works on at once: little enough for its cache, and enough to be worth a call.
+STRIP_SIZE = 2**20
 
 
 class Conv(nn.Conv2d):
@@ -57,13 +61,14 @@ def gelu(x: Tensor) -> Tensor:
     return F.gelu(x, approximate='none' if x.is_cpu and x.dtype == torch.bfloat16 else 'tanh')
 
 
-class Axis(NamedTuple):
-    """Which pixels of a map are mixed: those of a block, or those at the same place in every cell of a grid.
+def without_autocast(x: Tensor) -> AbstractContextManager:
+    """A context in which layers on the device of ``x`` compute in the type that they are given."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
-    Args:
-        height, width: Pixels of a block, or cells of the grid.
-        is_grid: Whether it is a grid.
-    """
+
+class Axis(NamedTuple):
+    """Which pixels are mixed: those of a block of height x width, or those at one place in all height x width grid cells."""
 
     height: int
     width: int
@@ -84,11 +89,14 @@ class Axis(NamedTuple):
         order = (2, 0, 3, 1, 4, 5) if self.is_grid else (2, 3, 0, 4, 1, 5)
         return t.view(self.view(like).shape).permute(order).reshape(like.shape)
 
-    def strips(self, height: int) -> list[slice]:
-        """Rows of a map that are mixed among themselves only: each of these strips is a map of its own."""
+    def strips(self, x: Tensor) -> list[slice]:
+        """Rows of a map that are mixed among themselves only, so that each of these strips is a map of its own."""
+        rows = x.shape[1] // self.height  # of blocks, or of pixels in a cell
+        most = max(STRIP_SIZE * rows // x.numel(), 1)
+        together = next(n for n in range(min(most, rows), 0, -1) if rows % n == 0)
         if self.is_grid:
-            return [slice(i, None, height // self.height) for i in range(height // self.height)]
-        return [slice(i, i + self.height) for i in range(0, height, self.height)]
+            return [slice(i, None, rows // together) for i in range(rows // together)]
+        return [slice(i, i + together * self.height) for i in range(0, x.shape[1], together * self.height)]
 
 
 def along(axis: Axis, layer: Callable[[Tensor], Tensor], x: Tensor, total: Tensor | None = None) -> Tensor:
@@ -100,7 +108,7 @@ def along(axis: Axis, layer: Callable[[Tensor], Tensor], x: Tensor, total: Tenso
         y = axis.scatter(layer(axis.gather(x)), x)
         return y if total is None else total + y
     result = total
-    for rows in axis.strips(x.shape[1]):
+    for rows in axis.strips(x):
         y = layer(axis.gather(x[:, rows]))
         if result is None:
             result = y.new_empty(x.shape)
@@ -215,7 +223,7 @@ class CrossGating(nn.Module):
         """The new x and y, y in float32; x is given in parts whose channels are to be joined."""
         x = self.enter_x(*x)
         # With published weights these two norms see variances near their epsilon, at up to 200 times as large a mean
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             y = self.enter_y(self.up(y.float()))
             inner_y = gelu(self.in_project_y(self.norm_y(y)))
         inner_x = gelu(self.in_project_x(self.norm_x(x)))

@@ -10,8 +10,10 @@ import json
 import math
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import mode
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -125,22 +127,25 @@ def convert(arrays: Mapping[str, np.ndarray], where: str) -> Converted:
         if published in absent:
             params[name] = torch.zeros(own[name].shape)
             continue
-        params[name] = _own_layout(published, arrays[published], own[name].dim())
-        if params[name].shape != own[name].shape:
-            raise InputError(f'{where}: {published} is {arrays[published].shape}, which does not fit a MAXIM with '
+        array = arrays[published]
+        value = _own_layout(published, array, own[name].dim()) if array.dtype.kind == 'f' else None
+        if value is None or value.shape != own[name].shape:
+            raise InputError(f'{where}: {published} is {array.dtype} {array.shape}, which does not fit a MAXIM with '
                              f'{options["features"]} features; take another file.')
+        params[name] = value
     return Converted(options, params, [names[published] for published in absent])
 
 
-def _own_layout(name: str, array: np.ndarray, dims: int) -> Tensor:
+def _own_layout(name: str, array: np.ndarray, dims: int) -> Tensor | None:
+    """The published array as a tensor of ours with ``dims`` dimensions; None if it has too few or too many itself."""
     value = torch.from_numpy(np.array(array, dtype=np.float32))
-    if not name.endswith('/kernel'):
-        return value
-    if 'ConvTranspose' in name:
+    if value.dim() == 4 and dims == 2 and value.shape[:2] == (1, 1):  # a 1x1 convolution, which is a linear layer here
+        value = value[0, 0]
+    if value.dim() != dims:
+        return None
+    if 'ConvTranspose' in name and dims == 4:
         return value.flip(0, 1).permute(2, 3, 0, 1).contiguous()
-    if value.dim() == 4 and dims == 2:  # a 1x1 convolution, which is a linear layer here
-        return value[0, 0].t().contiguous()
-    return (value.permute(3, 2, 0, 1) if value.dim() == 4 else value.t()).contiguous()
+    return {4: lambda: value.permute(3, 2, 0, 1), 2: value.t}.get(dims, lambda: value)().contiguous()
 
 
 def options_of(shapes: Mapping[str, tuple[int, ...]], where: str) -> dict[str, Any]:
@@ -201,12 +206,12 @@ def read_npz(path: str | Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as file:
             nested = any(name.startswith(prefix) for name in file.files)
             return {name.removeprefix(prefix): file[name] for name in file.files if not nested or name.startswith(prefix)}
+    except InputError:
+        raise
     except ValueError as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f'Checkpoint {path} holds objects other than arrays, or is damaged ({words_of(error)}); nothing of it '
                          'is used.') from error
-    except (OSError, zipfile.BadZipFile, EOFError) as error:
+    except (OSError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f'Checkpoint {path} is damaged or no .npz file ({words_of(error)}); copy or download it '
                          'again.') from error
 
@@ -231,7 +236,7 @@ def read_tfjs(folder: str | Path) -> dict[str, np.ndarray]:
         path, _, leaf = name.partition('/Wrapper/backbone/')[2].rpartition('/')
         if numbered:
             dense[int(numbered[1])] = value
-        elif leaf in leaves and value.dtype == np.float32 and value.ndim and '/jit_' not in path:  # else a constant of an operation
+        elif leaf in leaves and value.dtype == np.float32 and value.ndim and '/jit_' not in path:  # no constant
             if leaf == 'transpose_4':  # TensorFlow's transposed kernels are (height, width, out, in), and not turned
                 value = value[::-1, ::-1].swapaxes(2, 3)
             arrays[f'{path}/{leaves[leaf]}'] = value.reshape(-1) if leaf.startswith('Reshape') else value
@@ -249,9 +254,10 @@ def _read_manifest(folder: Path) -> dict[str, np.ndarray]:
     """All constants of a TensorFlow.js graph by name."""
     file = folder / 'model.json'
     try:
-        groups = json.loads(file.read_text())['weightsManifest']
-        entries = [(group['paths'], [(w['name'], tuple(w['shape']), np.dtype(w['dtype']).newbyteorder('<'), 'quantization' in w)
-                                     for w in group['weights']]) for group in groups]
+        groups = json.loads(file.read_text(encoding='utf-8'))['weightsManifest']
+        entries = [(list(map(str, group['paths'])), [
+            (w['name'], tuple(map(int, w['shape'])), np.dtype(w['dtype']).newbyteorder('<'), 'quantization' in w)
+            for w in group['weights']]) for group in groups]
     except FileNotFoundError as error:
         raise InputError(f'{file} does not exist; give the folder that holds model.json and its shards.') from error
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -261,7 +267,7 @@ def _read_manifest(folder: Path) -> dict[str, np.ndarray]:
         content = _read_shards(folder, paths, sum(dtype.itemsize * math.prod(shape) for _, shape, dtype, _ in weights))
         start = 0
         for name, shape, dtype, quantised in weights:
-            if quantised or dtype.kind not in 'fi':
+            if quantised or dtype.kind not in 'biuf':
                 raise InputError(f'{file}: {name} is quantised or of type {dtype}; take a package with plain float32 weights.')
             constants[name] = np.frombuffer(content, dtype, math.prod(shape), start).reshape(shape)
             start += dtype.itemsize * math.prod(shape)
@@ -279,7 +285,7 @@ def _read_shards(folder: Path, paths: list[str], expected: int) -> bytes:
     sizes = [(folder / path).stat().st_size for path in paths]
     if sum(sizes) != expected:
         # all shards but the last are equally long
-        odd = next((path for path, size in zip(paths[:-1], sizes) if size != max(sizes)), paths[-1])
-        raise InputError(f'{folder}: the shards have {sum(sizes)} bytes together where model.json tells of {expected}; {odd} is '
-                         'the one of another size. Get the package again.')
+        odd = next((path for path, size in zip(paths[:-1], sizes) if size != mode(sizes[:-1])), paths[-1])
+        raise InputError(f'{folder}: the shards have {sum(sizes)} bytes together where model.json tells of {expected}; {odd} '
+                         'is the one of another size. Get the package again.')
     return b''.join((folder / path).read_bytes() for path in paths)
