@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -112,6 +112,25 @@ def world_size() -> int:
 def local_world_size() -> int:
     """Processes on this machine that share the work: torchrun's, or the workers of :func:`run_parallel`; 1 without either."""
     return int(os.environ.get('LOCAL_WORLD_SIZE', 1))
+
+
+def torchrun_command(count: int | str, program: str) -> str:
+    """How a training or test, by ``program`` with its options file, is started on so many GPUs: one process for each."""
+    return f'torchrun --nproc_per_node={count} {program} --launcher pytorch'
+
+
+def refuse_several_gpus(opt: Mapping[str, Any]) -> None:
+    """Refuse parsed options that want several GPUs in one process.
+
+    BasicSR would multiply the batch by their number and share it out by DataParallel, on each GPU with the same random numbers.
+
+    Raises:
+        InputError: Naming the command that starts one process for each.
+    """
+    if not opt['dist'] and opt.get('num_gpu') not in ('auto', None) and opt['num_gpu'] > 1:
+        program = f"basicsr/{'train' if opt['is_train'] else 'test'}.py -opt FILE"
+        raise InputError(f"num_gpu: one process computes on one GPU, not on {opt['num_gpu']}; start one for each by "
+                         f"'{torchrun_command(opt['num_gpu'], program)}', or set num_gpu: auto, which uses one.")
 
 
 def my_share(items: Sequence[Item]) -> Sequence[Item]:

@@ -1,19 +1,21 @@
-"""ResumableSampler: BasicSR's order of the training items, which can be entered in the middle of an epoch."""
+"""ResumableSampler: an order of the training items that follows the seed and can be entered in the middle of an epoch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from basicsr.data.data_sampler import EnlargedSampler
 
 from .random_streams import Draw, stream_seed
 
 
 class ResumableSampler(EnlargedSampler):
-    """Gives the items in EnlargedSampler's order, each with the seed of its own random numbers (:class:`Draw`).
+    """EnlargedSampler whose order depends on ``seed``, not on the epoch alone, with a seed for each item (:class:`Draw`).
 
-    An item's seed depends on ``seed``, the epoch and its position in the epoch's order over all processes.
+    An item's seed depends on ``seed``, the epoch and its position in the epoch's order over all processes. As with
+    EnlargedSampler, an epoch has each item ``ratio`` times, and the processes take turns.
 
     Args:
         args: EnlargedSampler's: dataset, num_replicas, rank, ratio.
@@ -29,6 +31,7 @@ class ResumableSampler(EnlargedSampler):
 
     def __iter__(self) -> Iterator[Any]:
         passed = self._passed if self.epoch == self._resumed_epoch else 0
-        for i, index in enumerate(super().__iter__()):
-            if i >= passed:
-                yield Draw(index, stream_seed('item', self.seed, self.epoch, i * self.num_replicas + self.rank))
+        generator = torch.Generator().manual_seed(stream_seed('order', self.seed, self.epoch))
+        order = torch.randperm(self.total_size, generator=generator).tolist()
+        for position in range(self.rank + passed * self.num_replicas, self.total_size, self.num_replicas):
+            yield Draw(order[position] % len(self.dataset), stream_seed('item', self.seed, self.epoch, position))

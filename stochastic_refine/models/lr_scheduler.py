@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from basicsr.models.lr_scheduler import CosineAnnealingRestartLR, MultiStepRestartLR, get_position_from_periods
+from basicsr.models import lr_scheduler as basicsr_schedules
 from torch.optim import lr_scheduler
 
 from ..errors import InputError
 from ..values import nearest
 
 
+class CosineAnnealingRestartLR(basicsr_schedules.CosineAnnealingRestartLR):
+    """BasicSR's cosine cycles; the first iteration of a cycle has its highest rate.
+
+    BasicSR's gives that iteration the end of the cycle before, a rate of ``eta_min``: 0 by default, an iteration in which
+    nothing is learnt. All other rates, and all of a schedule of one cycle, are BasicSR's.
+    """
+
+    def cycle(self) -> int:
+        """Index of the cycle that the current iteration belongs to; the last one goes on."""
+        return min(sum(self.last_epoch >= end for end in self.cumulative_period), len(self.periods) - 1)
+
+    def get_lr(self) -> list[float]:
+        k = self.cycle()
+        start = self.cumulative_period[k] - self.periods[k]
+        fall = (1 + math.cos(math.pi * (self.last_epoch - start) / self.periods[k])) / 2
+        return [self.eta_min + self.restart_weights[k] * (base - self.eta_min) * fall for base in self.base_lrs]
+
+
 class CosineAnnealingRestartCyclicLR(CosineAnnealingRestartLR):
     """Cosine cycles, each down to a minimum of its own; the name is that of Restormer's options.
 
-    At iteration i of cycle k the rate is ``eta_k + w_k (base - eta_k) (1 + cos(pi i / period_k)) / 2``. Restormer's first cycle
-    has ``eta_0 = base``, which keeps the rate constant.
+    At iteration i, from 0, of cycle k the rate is ``eta_k + w_k (base - eta_k) (1 + cos(pi i / period_k)) / 2``. Restormer's
+    first cycle has ``eta_0 = base``, which keeps the rate constant.
 
     Args:
         optimizer: Whose rate to set.
@@ -35,7 +54,7 @@ class CosineAnnealingRestartCyclicLR(CosineAnnealingRestartLR):
         super().__init__(optimizer, periods, restart_weights, last_epoch=last_epoch)
 
     def get_lr(self) -> list[float]:
-        self.eta_min = self.eta_mins[get_position_from_periods(self.last_epoch, self.cumulative_period)]
+        self.eta_min = self.eta_mins[self.cycle()]
         return super().get_lr()
 
 
@@ -45,8 +64,8 @@ _NOT_FROM_OPTIONS = {'LRScheduler', 'LambdaLR', 'MultiplicativeLR', 'SequentialL
 #: ``train: scheduler: type`` -> class. Names that BasicSR and PyTorch share mean BasicSR's.
 SCHEDULERS: dict[str, type[lr_scheduler.LRScheduler]] = {
     **{name: getattr(lr_scheduler, name) for name in lr_scheduler.__all__ if name not in _NOT_FROM_OPTIONS},
-    'MultiStepLR': MultiStepRestartLR,
-    'MultiStepRestartLR': MultiStepRestartLR,
+    'MultiStepLR': basicsr_schedules.MultiStepRestartLR,
+    'MultiStepRestartLR': basicsr_schedules.MultiStepRestartLR,
     'CosineAnnealingRestartLR': CosineAnnealingRestartLR,
     'CosineAnnealingRestartCyclicLR': CosineAnnealingRestartCyclicLR,
     'TrueCosineAnnealingLR': lr_scheduler.CosineAnnealingLR,  # the name in HINet's and NAFNet's options

@@ -32,11 +32,14 @@ def rates(model, iterations, warmup=-1):
     ({'type': 'LinearLR', 'start_factor': 1.0, 'end_factor': 0.5, 'total_iters': 10}, {1: BASE, 6: 0.075, 11: 0.05, 20: 0.05}),
     ({'type': 'StepLR', 'step_size': 4, 'gamma': 0.5}, {4: BASE, 5: 0.05, 9: 0.025}),
     ({'type': 'MultiStepLR', 'milestones': [5], 'gamma': 0.5}, {5: BASE, 6: 0.05, 20: 0.05}),
-    # Restormer's: constant, then one cosine; the boundary belongs to the earlier cycle
+    # Restormer's: constant, then one cosine
     ({'type': 'CosineAnnealingRestartCyclicLR', 'periods': [8, 12], 'restart_weights': [1, 1], 'eta_mins': [BASE, 0.02]},
      {1: BASE, 5: BASE, 9: BASE, **{i: cosine((i - 9) / 12, 0.02) for i in range(10, 22)}}),
     ({'type': 'CosineAnnealingRestartCyclicLR', 'periods': [8, 12], 'restart_weights': [1, 0.5], 'eta_mins': [0.04, 0.02]},
-     {1: BASE, 9: 0.04, 15: cosine(0.5, 0.02, 0.06), 21: 0.02}),
+     {1: BASE, 8: cosine(7 / 8, 0.04), 9: 0.06, 15: cosine(0.5, 0.02, 0.06), 21: 0.02}),
+    # a cycle begins with its highest rate, not with the 0 in which the one before would end
+    ({'type': 'CosineAnnealingRestartLR', 'periods': [8, 12], 'restart_weights': [1, 0.5]},
+     {**{i: cosine((i - 1) / 8) for i in range(1, 9)}, **{i: cosine((i - 9) / 12) / 2 for i in range(9, 22)}}),
 ], ids=lambda value: value.get('type', ''))
 def test_rates_are_the_closed_forms_also_after_resuming(build_model, restoration_options, scheduler, expected):
     restoration_options['train'].update(scheduler=scheduler, total_iter=21)

@@ -165,7 +165,10 @@ def test_gpus_that_are_not_there(parsed, refine_options, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     assert 'num_gpu: 8 GPUs' in refusal(parsed, {**refine_options, 'num_gpu': 8})
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
-    check_options(parsed({**refine_options, 'num_gpu': 8}))
+    check_options(parsed({**refine_options, 'num_gpu': 1}))
+    message = refusal(parsed, {**for_test(refine_options), 'num_gpu': 8})
+    assert 'one process computes on one GPU' in message and 'torchrun --nproc_per_node=8 basicsr/test.py' in message
+    check_options({**parsed({**refine_options, 'num_gpu': 8}), 'dist': True})
 
 
 def test_models_of_basicsr_keep_their_own_rules(parsed, restoration_options):

@@ -5,6 +5,7 @@ Both ``python basicsr/train.py`` and ``stochastic-refine train`` end here.
 
 from __future__ import annotations
 
+import argparse
 import errno
 import logging
 import math
@@ -20,7 +21,10 @@ from typing import Any
 from ...data.checked_dataset import CheckedDataset
 from ...data.random_streams import Draw, seed_item
 from ...errors import InputError
+from ...processes import torchrun_command, world_size
 from ...registration import prepare_basicsr, register_all
+from ...settings.command_line import read_command_line
+from ...settings.options_file import read_options_file
 
 
 def main(mode: str, root: str) -> int:
@@ -70,8 +74,9 @@ def _pipeline(mode: str) -> Callable[[str], None]:
     from basicsr.utils import options
     from yaml import SafeLoader
     options.ordered_yaml = lambda: (SafeLoader, None)  # BasicSR's loader would run code that an options file holds
-    build_dataset, parse_options = pipeline.build_dataset, pipeline.parse_options
+    build_dataset, parse_options, build_model = pipeline.build_dataset, pipeline.parse_options, pipeline.build_model
     pipeline.build_dataset = lambda opt: _build_checked(build_dataset, opt)
+    pipeline.build_model = lambda opt: _build_model(build_model, opt)
     pipeline.parse_options = lambda *args, **kwargs: _parse_and_check(parse_options, *args, **kwargs)
     return run
 
@@ -79,6 +84,7 @@ def _pipeline(mode: str) -> Callable[[str], None]:
 def _parse_and_check(parse_options: Callable[..., Any], root: str, is_train: bool) -> Any:
     from ...settings.check import check_options, check_options_file
     check_options_file(sys.argv)
+    _check_launcher(sys.argv)
     try:
         opt, args = parse_options(root, is_train=is_train)
     except InputError:
@@ -90,6 +96,8 @@ def _parse_and_check(parse_options: Callable[..., Any], root: str, is_train: boo
             raise
         raise InputError(f'--force_yml cannot be applied ({error}); write key=value or block:key=value.') from error
     opt['root_path'] = root
+    if not opt['dist'] and _asked_num_gpu(args) == 'auto':
+        opt['num_gpu'] = min(opt['num_gpu'], 1)  # BasicSR has put the number of all GPUs there
     check_options(opt)
     if opt['dist']:  # without manual_seed in the file each process drew one of its own
         import torch.distributed as dist
@@ -99,6 +107,41 @@ def _parse_and_check(parse_options: Callable[..., Any], root: str, is_train: boo
     for dataset in opt['datasets'].values():
         dataset.setdefault('scale', 1)  # BasicSR comes from super-resolution
     return opt, args
+
+
+def _check_launcher(argv: list[str]) -> None:
+    """Check that a launcher is named if, and only if, it has started this process."""
+    launcher = read_command_line(argv).launcher
+    if launcher == 'pytorch' and 'RANK' not in os.environ:
+        raise InputError(f"--launcher pytorch needs torchrun: {torchrun_command('N', _program(argv))}")
+    if launcher in (None, 'none') and world_size() > 1:  # each would train by itself, over the same files
+        raise InputError(f'torchrun has started {world_size()} processes, which know nothing of each other without --launcher '
+                         'pytorch; add it.')
+
+
+def _asked_num_gpu(args: argparse.Namespace) -> Any:
+    """``num_gpu`` as it was written, before BasicSR's parser replaced ``auto``."""
+    asked = read_options_file(args.opt).get('num_gpu')
+    for key, value in read_command_line(sys.argv).forced:
+        asked = value if key == 'num_gpu' else asked
+    return asked
+
+
+def _build_model(build: Callable[..., Any], opt: dict[str, Any]) -> Any:
+    """BasicSR's ``build_model`` after a line in the log on GPUs that this process leaves idle."""
+    import torch
+    from basicsr.utils import get_root_logger
+    count = torch.cuda.device_count()
+    if count > 1 and opt['num_gpu'] and not opt['dist']:
+        get_root_logger().info(f'This process uses one of {count} GPUs; all of them with one process each: '
+                               f'{torchrun_command(count, _program(sys.argv))}')
+    return build(opt)
+
+
+def _program(argv: list[str]) -> str:
+    """What torchrun is to run for this command line."""
+    program = argv[0].replace('stochastic-refine', '-m stochastic_refine.cli')
+    return f'{program} -opt {read_command_line(argv).options_file}'
 
 
 class _PipelineDataset(CheckedDataset):
@@ -188,9 +231,6 @@ def _allow_processes_without_gpu() -> None:
     from basicsr.utils import dist_util
 
     def init_dist_pytorch(backend: str, **kwargs: Any) -> None:
-        if 'RANK' not in os.environ:
-            raise InputError('--launcher pytorch needs torchrun: torchrun --nproc_per_node=N basicsr/train.py -opt ... '
-                             '--launcher pytorch.')
         torch.distributed.init_process_group('gloo' if backend == 'nccl' else backend, **kwargs)
 
     dist_util._init_dist_pytorch = init_dist_pytorch

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import uuid
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -44,6 +45,7 @@ def test_training_testing_and_restoring_agree(launch, refine_options, tmp_path):
     log = read_log(folder)
     trained = scores(log)
     assert tuple(trained) == SCORES and iterations(log) == [1, 2, 3, 4]
+    assert set(re.findall(r'@ (\d+) iter', log)) == {'4'}  # also of the validation after the end
     assert 'l_noise' in log and 'l_initial' in log
     assert sorted(path.name for path in (folder / 'models').iterdir()) == ['net_g_2.pth', 'net_g_4.pth', 'net_g_latest.pth']
     assert sorted(path.name for path in (folder / 'training_states').iterdir()) == ['2.state', '4.state']
@@ -178,6 +180,11 @@ def test_what_is_refused_before_the_start_leaves_nothing(launch, refine_options,
     assert_refused(launch('train', wrong), 'resume_state gone.state does not exist')
     assert_refused(launch('train', refine_options, '--force_yml', 'trian:total_iter=3'), "'trian'", '--force_yml')
     assert_refused(launch('train', refine_options, '--force_yml', 'total_iter'), '--force_yml')
+    ran = tmp_path / 'ran'
+    code = f'open({str(ran)!r}, "w").close()'
+    for forced in (f'name"]; {code}; opt["name=x', f'train:total_iter=[{code}]', 'name=two\nlines'):
+        assert_refused(launch('train', refine_options, '--force_yml', forced), '--force_yml')
+    assert not ran.exists()
 
 
 class RunsCode:
@@ -284,6 +291,43 @@ def test_two_processes_train_and_validate_as_one_and_stop_together(launch, refin
 
 def test_the_pytorch_launcher_without_torchrun(launch, refine_options):
     assert_refused(launch('train', refine_options, '--launcher', 'pytorch'), 'needs torchrun')
+
+
+def test_torchrun_without_the_launcher_is_refused(monkeypatch):
+    from stochastic_refine.errors import InputError
+    from stochastic_refine.integrations.basicsr.launch import _check_launcher
+    monkeypatch.setenv('RANK', '0')
+    monkeypatch.setenv('WORLD_SIZE', '8')
+    _check_launcher(['train.py', '-opt', 'x.yml', '--launcher', 'pytorch'])
+    with pytest.raises(InputError, match='started 8 processes.*without --launcher pytorch'):
+        _check_launcher(['train.py', '-opt', 'x.yml'])
+
+
+@pytest.mark.parametrize('asked, forced, used', [('auto', (), 1), (1, (), 1), (2, ('num_gpu=auto', ), 1), (8, (), None),
+                                                 ('auto', ('num_gpu=8', ), None)])
+def test_one_process_trains_on_one_gpu(refine_options, tmp_path, monkeypatch, asked, forced, used):
+    """On a machine with eight GPUs: BasicSR would take all of them, with eight times the batch."""
+    from stochastic_refine.errors import InputError
+    from stochastic_refine.integrations.basicsr import launch
+    from stochastic_refine.registration import register_all
+    register_all()
+    import basicsr.utils
+    from basicsr.utils.options import parse_options
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 8)
+    path = write_yaml(tmp_path / 'train.yml', {**refine_options, 'num_gpu': asked})
+    monkeypatch.setattr(sys, 'argv', ['basicsr/train.py', '-opt', str(path), *(('--force_yml', *forced) if forced else ())])
+    if used is None:
+        with pytest.raises(InputError, match='one process computes on one GPU, not on 8; .*torchrun --nproc_per_node=8'):
+            launch._parse_and_check(parse_options, str(tmp_path), is_train=True)
+        return
+    opt, _ = launch._parse_and_check(parse_options, str(tmp_path), is_train=True)
+    assert opt['num_gpu'] == used
+    lines = []
+    monkeypatch.setattr(basicsr.utils, 'get_root_logger', lambda: SimpleNamespace(info=lines.append))
+    launch._build_model(lambda opt: None, opt)
+    line, = lines
+    assert 'one of 8 GPUs' in line and f'torchrun --nproc_per_node=8 basicsr/train.py -opt {path} --launcher pytorch' in line
 
 
 def test_datasets_reach_spawned_workers(launch, restoration_options, pairs, tmp_path):
