@@ -17,6 +17,14 @@ def channels_last(net: nn.Module) -> nn.Module:
     return net
 
 
+def placed(net: nn.Module, device: torch.device | str) -> nn.Module:
+    """``net`` on a device, in the layout in which every network computes: trained, averaged, validated, tested or restoring.
+
+    Two layouts give results that differ in the last digits, so a network has the same one wherever it is scored.
+    """
+    return channels_last(net.to(device))
+
+
 def converted(net: nn.Module, dtype: torch.dtype) -> nn.Module:
     """A copy of ``net`` for inference, its parameters in ``dtype`` and everything else shared.
 

@@ -16,7 +16,7 @@ _KEYS = re.compile(r'[\w.+\- \[\]]+(:[\w.+\- \[\]]+)*')
 
 
 class CommandLine(NamedTuple):
-    """The options file and the launcher, if they are named, and what ``--force_yml`` sets: ``block:key`` and a value as text."""
+    """The options file and the launcher, if they are named, and what ``--force_yml`` sets: ``block:key`` and a text each."""
 
     options_file: str | None = None
     launcher: str | None = None
