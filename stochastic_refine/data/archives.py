@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import NamedTuple
 
 from ..errors import InputError
@@ -157,9 +157,18 @@ def _read_realblur(root: Path, dataset: str, split: str) -> Part:
             raise InputError(f'{path}, line {number}: {line.strip()!r} is not one new pair "<scene>/gt/gt_N.png '
                              '<scene>/blur/blur_N.png"; download the list again.')
         for side, images in (('lq', part.lq), ('gt', part.gt)):
+            if leaves_its_folder(match[side]):
+                raise InputError(f'{path}, line {number}: {match[side]} names a file outside the archive; download the list '
+                                 'again.')
             if (image := root / match[side]).is_file():
                 images[name] = image
     return part
+
+
+def leaves_its_folder(name: str) -> bool:
+    """Whether a relative name, on any system, leads out of the folder it is relative to."""
+    return any(kind(name).is_absolute() or kind(name).drive or '..' in kind(name).parts
+               for kind in (PurePosixPath, PureWindowsPath))
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -3,6 +3,8 @@
 ::
 
     DEST/train/blur_crops, sharp_crops    GOPR0372_07_00-000047_s001.png ...: overlapping crops, as NAFNet's options expect them
+    DEST/train/crops.csv                  where each crop lies in its frame, so that training windows are drawn evenly over
+                                          the frame although crops overlap
     DEST/test/input, target               GOPR0384_11_00-000001.png ...: whole frames, linked or copied if they are PNG
 
 Images are paired by name. Everything is checked before the first file is written; every file appears whole or not at all, so
@@ -29,6 +31,7 @@ from PIL import Image
 from ..errors import InputError
 from ..processes import run_parallel
 from .archives import DATASETS, EXPECTED_PAIRS, VARIANTS, first_few, read_archive
+from .even_crops import TABLE_NAME, write_table
 from .image_files import open_image
 
 __all__ = ['DATASETS', 'EXPECTED_PAIRS', 'VARIANTS', 'PrepareReport', 'crop_starts', 'prepare']
@@ -183,6 +186,13 @@ def prepare(dataset: str, source: str | Path, destination: str | Path, *, varian
         _check_folder(folder, files, lmdb, is_ours=has_record or folder.resolve() in source_folders)
 
     _replace(destination / RECORD_NAME, lambda temporary: temporary.write_text(record, encoding='utf-8'))
+    tables: dict[Path, list[tuple[str, str, int, int, int, int]]] = defaultdict(list)
+    for job, (size, _) in zip(jobs, checked):
+        if job.crop:
+            tables[job.gt_folder.parent] += [(output.path.stem, job.name, *output.box[:2], *output.size)
+                                             for output in job.outputs(size) if output.path.parent == job.gt_folder]
+    for folder, crops in tables.items():
+        _replace(folder / TABLE_NAME, partial(write_table, crops=crops))
     report.written = sum(run_parallel(_write_job, jobs, workers, f'Writing {dataset}', 'pair'))
     report.kept = sum(len(files) for files in outputs.values()) - report.written
     crop_folders = [folder for folder in outputs if folder.name.endswith('_crops')]
@@ -233,8 +243,9 @@ def _check_folder(folder: Path, files: Iterable[str], lmdb: bool, is_ours: bool)
     if foreign:
         raise InputError(f'{folder} already holds {len(foreign)} other files ({first_few(foreign)}); choose another '
                          'folder, or delete them first.')
-    if lmdb and (other := sorted(file for file in files if not file.isascii())):
-        raise InputError(f'{first_few(other)} cannot be LMDB keys; rename the images to plain ASCII or leave lmdb out.')
+    if lmdb and (other := sorted(file for file in files if not file.isascii() or '.' in Path(file).stem)):
+        raise InputError(f"{first_few(other)} cannot be LMDB keys, which are ASCII and end, for BasicSR, at the first dot; "
+                         'rename the images or leave lmdb out.')
 
 
 def _write_job(job: _Job) -> int:

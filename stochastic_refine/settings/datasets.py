@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..data.archives import leaves_its_folder
 from ..data.image_files import open_image
 from ..data.synthetic_blur_dataset import camera_blur, find_images
 from ..errors import InputError
@@ -120,6 +121,10 @@ def _check_images(where: str, dataset: Mapping[str, Any], phase: str) -> None:
             raise InputError(f'{where}: {root} holds no image; check the path.')
     if dataset.get('meta_info_file'):
         listed = {line.split(' ')[0] for line in _lines(Path(dataset['meta_info_file']), where)}
+        outside = sorted(filter(leaves_its_folder, listed))
+        if outside:
+            raise InputError(f"{where}: meta_info_file {dataset['meta_info_file']} lists {outside[0]}, which is outside the "
+                             'data folder; correct it.')
         expected = {partner(Path(name).name): name for name in listed}
         absent = [gt / name for name in listed if not (gt / name).is_file()]
         absent += [lq / name for name in expected if not (lq / name).is_file()]
@@ -152,7 +157,8 @@ def _check_sizes(lq: Path, gt: Path, where: str) -> None:
 
 
 def _check_lmdb(folder: Path, where: str) -> None:
-    """Check that an LMDB of BasicSR's kind can be opened and has the first image that its list names."""
+    """Check that an LMDB of BasicSR's kind can be opened and has the images that its list names, by the keys that BasicSR asks
+    for."""
     import lmdb
     if folder.suffix != '.lmdb':
         raise InputError(f'{where}: {folder} is no LMDB, whose name ends in .lmdb; correct the path, or set io_backend: '
@@ -160,18 +166,23 @@ def _check_lmdb(folder: Path, where: str) -> None:
     lines = _lines(folder / 'meta_info.txt', where)
     if not lines:
         raise InputError(f'{where}: {folder / "meta_info.txt"} lists no image; make the LMDB again.')
-    key = lines[0].split('.')[0]
+    keys = [line.split(' (')[0].rsplit('.', 1)[0] for line in lines]  # of "NAME.png (height,width,channels) compression"
+    dotted = [key for key in keys if '.' in key]
+    if dotted:
+        raise InputError(f'{where}: {folder} lists {len(dotted)} images with a dot within their names ({dotted[0]}), but '
+                         "BasicSR ends an LMDB's keys at the first dot; rename the images and make the LMDB again.")
     try:
         with lmdb.open(str(folder), readonly=True, lock=False, readahead=False) as base:
             pages = base.info()['last_pgno'] + 1
             if (folder / 'data.mdb').stat().st_size < pages * base.stat()['psize']:  # reading what is missing ends the process
                 raise InputError(f'{where}: {folder} is cut short; copy it again, or make it again.')
-            with base.begin() as content:
-                found = content.get(key.encode())
+            with base.begin() as content, content.cursor() as cursor:
+                absent = [key for key in keys if not cursor.set_key(key.encode())]
     except (lmdb.Error, OSError) as error:
         raise InputError(f'{where}: {folder} is damaged ({error}); make the LMDB again.') from error
-    if found is None:
-        raise InputError(f'{where}: {folder} has no image {key}, which its meta_info.txt lists; make the LMDB again.')
+    if absent:
+        raise InputError(f'{where}: {folder} lacks {len(absent)} of {len(keys)} images that its meta_info.txt lists, the first '
+                         f'by the key {absent[0]}; make the LMDB again.')
 
 
 def _lines(path: Path, where: str) -> list[str]:

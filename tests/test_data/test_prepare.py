@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from stochastic_refine.data import archives
+from stochastic_refine.data.even_crops import TABLE_NAME
 from stochastic_refine.data.prepare import RECORD_NAME, crop_starts, prepare
 from stochastic_refine.errors import InputError
 from stochastic_refine.registration import prepare_basicsr
@@ -128,7 +129,7 @@ def test_interrupt_leaves_nothing_half_written(gopro, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Image.Image, 'save', interrupted_save)
         prepare('gopro', gopro, out, **CROPS)
-    files = [path for path in out.rglob('*') if path.is_file() and path.name != RECORD_NAME]
+    files = [path for path in out.rglob('*') if path.is_file() and path.name not in (RECORD_NAME, TABLE_NAME)]
     assert len(files) == 8 and all(pixels(path).shape == (32, 32, 3) for path in files)
     assert prepare('gopro', gopro, out, **CROPS).kept == 8
 
@@ -239,6 +240,26 @@ def test_realblur(realblur, tmp_path):
     list_file.write_text(list_file.read_text().replace('blur_12', 'blur_11'))
     with pytest.raises(InputError, match='RealBlur_R_test_list.txt, line 1'):
         prepare('realblur_r', realblur, tmp_path / 'r2', **CROPS)
+
+
+@pytest.mark.parametrize('folder', ['{outside}', 'RealBlur-R_ECC/../../outside', '..\\outside', 'C:\\outside'])
+def test_realblurs_lists_name_images_of_the_archive_only(realblur, tmp_path, folder):
+    for side in ('gt', 'blur'):
+        save(tmp_path / 'outside' / 'scene003' / side / f'{side}_12.png', 1)
+    folder = folder.format(outside=tmp_path / 'outside')
+    (realblur / 'RealBlur_R_test_list.txt').write_text(f'{folder}/scene003/gt/gt_12.png {folder}/scene003/blur/blur_12.png\n')
+    with pytest.raises(InputError, match='RealBlur_R_test_list.txt, line 1: .*outside the archive'):
+        prepare('realblur_r', realblur, tmp_path / 'r', **CROPS)
+    assert not (tmp_path / 'r').exists()
+
+
+def test_names_with_dots_are_no_lmdb_keys(tmp_path):
+    for number in range(4):
+        for side in ('input', 'target'):
+            save(tmp_path / f'train/{side}/IMG.{number}.png', number)
+    with pytest.raises(InputError, match=r'IMG.0_s001.png.* cannot be LMDB keys.*first dot'):
+        prepare('gopro', tmp_path, tmp_path / 'out', lmdb=True, allow_incomplete=True, **CROPS)
+    assert not (tmp_path / 'out').exists()
 
 
 def test_lmdb_is_read_by_basicsr(gopro, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import shutil
 
+import lmdb
 import pytest
 import torch
 from conftest import for_test, unet
@@ -215,6 +216,14 @@ def test_names_that_do_not_pair_up(parsed, own_pairs):
     assert f'1 only in {folder / "gt"} (first: coffee.png)' in message
 
 
+@pytest.mark.parametrize('listed', ['../lq/coffee.png', '{gt}/coffee.png'])
+def test_lists_name_images_of_their_folder_only(parsed, own_pairs, listed):
+    options, folder = own_pairs
+    (folder / 'list.txt').write_text(f"coffee.png\n{listed.format(gt=folder / 'gt')}\n")
+    options['datasets']['train']['meta_info_file'] = str(folder / 'list.txt')
+    assert 'outside the data folder' in refusal(parsed, options)
+
+
 def test_a_filename_template_is_understood(parsed, own_pairs):
     options, folder = own_pairs
     for path in list((folder / 'lq').iterdir()):
@@ -222,6 +231,38 @@ def test_a_filename_template_is_understood(parsed, own_pairs):
     for name in ('train', 'val'):
         options['datasets'][name]['filename_tmpl'] = '{}_blur'
     check_options(parsed(options))
+
+
+@pytest.fixture
+def lmdbs(parsed, own_pairs):
+    """A function that makes LMDBs of images by BasicSR's helper, without some, and gives the options of a training on them."""
+    from basicsr.utils.lmdb_util import make_lmdb_from_imgs
+
+    def make(names, missing=()):
+        options, folder = copy.deepcopy(own_pairs[0]), own_pairs[1]
+        for side in ('gt', 'lq'):
+            path = folder / f'{side}.lmdb'
+            make_lmdb_from_imgs(str(folder / side), str(path), names, [name[:-4] for name in names])
+            with lmdb.open(str(path)) as base, base.begin(write=True) as content:
+                assert all([content.delete(name[:-4].encode()) for name in missing])
+            options['datasets']['train'][f'dataroot_{side}'] = str(path)
+        options['datasets']['train']['io_backend'] = {'type': 'lmdb'}
+        return options
+
+    return make
+
+
+def test_lmdbs_have_every_image_they_list(parsed, own_pairs, lmdbs):
+    folder = own_pairs[1]
+    check_options(parsed(lmdbs(['coffee.png', 'rocket.png'])))
+    shutil.rmtree(folder / 'gt.lmdb'), shutil.rmtree(folder / 'lq.lmdb')
+    message = refusal(parsed, lmdbs(['coffee.png', 'rocket.png'], missing=['rocket.png']))
+    assert 'lq.lmdb lacks 1 of 2 images' in message and 'by the key rocket' in message
+    shutil.rmtree(folder / 'gt.lmdb'), shutil.rmtree(folder / 'lq.lmdb')
+    for side in ('gt', 'lq'):
+        (folder / side / 'coffee.png').rename(folder / side / 'IMG.0001.png')
+    message = refusal(parsed, lmdbs(['IMG.0001.png']))
+    assert '(IMG.0001)' in message and "ends an LMDB's keys at the first dot" in message
 
 
 def test_pairs_of_different_sizes_in_validation(parsed, own_pairs):

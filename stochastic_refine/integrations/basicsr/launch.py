@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from ...data.checked_dataset import CheckedDataset
+from ...data.even_crops import EvenCrops
 from ...data.random_streams import Draw, seed_item
 from ...errors import InputError
 from ...processes import torchrun_command, world_size
@@ -150,10 +151,14 @@ class _PipelineDataset(CheckedDataset):
     Reaches workers that are spawned, not forked, as with ``--launcher pytorch``: they need the compatibility layer first.
     """
 
+    even_crops: EvenCrops | None = None
+
     def __getitem__(self, index: int | Draw) -> Any:
         if isinstance(index, Draw):
             index, seed = index
             seed_item(seed)
+            if self.even_crops is not None:
+                index = self.even_crops.choose(index)
         return super().__getitem__(index)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[bytes]]:
@@ -176,7 +181,9 @@ def _build_checked(build: Callable[..., Any], opt: dict[str, Any]) -> CheckedDat
     except (KeyError, ValueError, TypeError, AssertionError, OSError) as error:
         raise InputError(f"datasets: {opt['name']}: {opt['type']} cannot be made from these options "
                          f'({type(error).__name__}: {" ".join(str(error).split())}); correct them.') from error
-    return _PipelineDataset(dataset)
+    checked = _PipelineDataset(dataset)
+    checked.even_crops = EvenCrops.of_dataset(checked.paths, opt)
+    return checked
 
 
 def _init_worker(init: Callable[[int], None] | None, worker: int) -> None:
