@@ -127,7 +127,7 @@ def refuse_several_gpus(opt: Mapping[str, Any]) -> None:
     Raises:
         InputError: Naming the command that starts one process for each.
     """
-    if not opt['dist'] and opt.get('num_gpu') not in ('auto', None) and opt['num_gpu'] > 1:
+    if not opt.get('dist') and opt.get('num_gpu') not in ('auto', None) and opt['num_gpu'] > 1:
         program = f"basicsr/{'train' if opt['is_train'] else 'test'}.py -opt FILE"
         raise InputError(f"num_gpu: one process computes on one GPU, not on {opt['num_gpu']}; start one for each by "
                          f"'{torchrun_command(opt['num_gpu'], program)}', or set num_gpu: auto, which uses one.")
