@@ -17,7 +17,8 @@ setup(
     python_requires='>=3.11',
     # The folder basicsr/ holds launchers only; in the wheel it would overwrite the real BasicSR.
     packages=find_packages(include=['stochastic_refine*']),
-    package_data={'stochastic_refine': ['weights/*', 'comparison/*.yml', 'report/*.html', 'preference/*.html']},
+    package_data={'stochastic_refine': ['weights/*', 'weights/check/*', 'comparison/*.yml', 'report/*.html',
+                                       'preference/*.html']},
     install_requires=[
         'torch>=2.4',
         'numpy>=1.26',
@@ -25,10 +26,12 @@ setup(
         'opencv-python>=4.8',
         'safetensors>=0.4.3',
         'tqdm>=4.60',
+        'platformdirs>=3.0',
+        'filelock>=3.12',
+        'pyyaml>=6.0',
         # BasicSR 1.4.2 cannot be built on Python 3.13: there restoring works, and training says what is missing.
         'basicsr>=1.4.2; python_version < "3.13"',
         'torchvision>=0.19; python_version < "3.13"',
-        'pyyaml>=6.0; python_version < "3.13"',
         'setuptools; python_version < "3.13"',  # BasicSR imports distutils, which setuptools supplies from Python 3.12 on
     ],
     extras_require={
@@ -38,6 +41,10 @@ setup(
         # PolyForm Noncommercial licence: only if you ask for it
         'iqa': ['pyiqa>=0.1.10'],
         'mmengine': ['mmengine>=0.10.4'],
+        # networks that this package has not itself
+        'spandrel': ['spandrel>=0.4.0'],
+        # published weights on Google Drive
+        'drive': ['gdown>=5.0'],
         'demo': ['scikit-image>=0.22'],
         'preference': ['choix>=0.3.5', 'scipy>=1.11'],
         # the report's tests in a browser, which must be there: Chromium or Chrome, on the PATH or named in CHROMIUM

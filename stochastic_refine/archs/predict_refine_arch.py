@@ -8,7 +8,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints import load_weights, read_checkpoint
 from ..diffusion import (
     FlowPath,
     FlowSchedule,
@@ -22,6 +21,7 @@ from ..diffusion import (
 )
 from ..diffusion.samplers import Denoise
 from .build import arch, build_arch
+from .pretrained import complete_part, load_part
 
 
 @arch
@@ -32,7 +32,8 @@ class PredictRefineNet(nn.Module):
 
     Args:
         predictor: Options of g, ``{type: RefineUNet, ...}`` or any other network that maps (B, 3, H, W) in [0, 1] to the same.
-            Two more keys: ``pretrained`` loads a checkpoint into it, ``frozen: true`` keeps it as loaded. None leaves g out:
+            Two more keys: ``pretrained`` loads weights into it, by name or from a file, which tell type and settings too;
+            ``frozen: true`` keeps it as loaded. None leaves g out:
             the diffusion then models the image itself (the paper's non-residual baseline).
         denoiser: Options of f, a noise-conditioned network with 6 input channels; ``pretrained`` is understood too.
         residual_scale: Factor on the residual inside the diffusion; 1 is the paper's. Residuals have a standard deviation
@@ -225,13 +226,13 @@ def conditioned_denoiser(denoiser: nn.Module,
 
 
 def _build_part(options: Mapping[str, Any], where: str) -> nn.Module:
-    """Build predictor or denoiser, and load its ``pretrained`` checkpoint."""
-    options = dict(options)
+    """Build predictor or denoiser, and load its ``pretrained`` weights, which tell type and settings that are not given."""
+    options = complete_part(options, where)
     options.pop('frozen', None)
     pretrained = options.pop('pretrained', None)
     net = build_arch(options, where)
     if pretrained:
-        load_weights(net, read_checkpoint(pretrained).params, f'{where}: {pretrained}')
+        load_part(net, pretrained, where)
     return net
 
 

@@ -24,15 +24,20 @@ from .torch_files import read_torch_file
 
 METADATA_KEY = 'stochastic_refine'
 #: Keys under which projects of this field wrap a state dict; the first one present is taken.
-_WRAPPERS = ('params_ema', 'params', 'state_dict', 'model', 'net')
+_WRAPPERS = ('params_ema', 'params', 'state_dict', 'model_state_dict', 'model', 'net', 'generator')
+_MOST_WRAPPED = 4  # one in another
 
 
 @dataclass
 class Checkpoint:
-    """Weights as read from a file: ``params`` maps parameter names to tensors, ``metadata`` is {} in foreign files."""
+    """Weights as read from a file: ``params`` maps parameter names to tensors, ``metadata`` is {} in foreign files.
+
+    ``notes`` are what a user should know of how they were read.
+    """
 
     params: dict[str, Tensor]
     metadata: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def read_checkpoint(path: str | Path, prefer: str = 'params_ema') -> Checkpoint:
@@ -57,8 +62,10 @@ def _unwrap(content: Any, path: Path, prefer: str) -> Checkpoint:
     metadata = {}
     if isinstance(content, Mapping):
         metadata = content.get(METADATA_KEY, {})
-        key = next((key for key in (prefer, *_WRAPPERS) if isinstance(content.get(key), Mapping)), None)
-        content = content[key] if key else content
+    for _ in range(_MOST_WRAPPED):
+        if isinstance(content, Mapping):
+            key = next((key for key in (prefer, *_WRAPPERS) if isinstance(content.get(key), Mapping)), None)
+            content = content[key] if key else content
     if not isinstance(content, Mapping) or not content or not all(
             isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()):
         raise InputError(f'Checkpoint {path} holds no weights; a state dict, bare or under one of '
@@ -96,7 +103,12 @@ def _read_safetensors(path: Path) -> Checkpoint:
 def save_safetensors(path: str | Path, params: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write weights and metadata atomically; tensors keep their dtype."""
     from safetensors.torch import save_file
-    tensors = {key: value.detach().cpu().contiguous() for key, value in params.items()}
+    tensors, seen = {}, set()
+    for key, value in params.items():
+        value = value.detach().cpu().contiguous()
+        storage = value.untyped_storage().data_ptr()
+        tensors[key] = value.clone() if storage in seen else value  # the format has no tied weights: they are there twice
+        seen.add(storage)
     write_atomically(path, lambda temporary: save_file(tensors, temporary, {METADATA_KEY: json.dumps(metadata)}))
 
 
@@ -194,18 +206,23 @@ def check_fit(net: nn.Module, params: Mapping[str, Tensor], where: str) -> None:
         InputError: If names or shapes do not fit, with how many and the first of each, or values are NaN or infinite.
     """
     own = net.state_dict()
+    problems = [words for _, words in shape_problems(own, params)]
+    if problems:
+        raise InputError(f"{where} holds weights of another network than {type(net).__name__} with these options: "
+                         f"{'; '.join(problems)}. Choose the checkpoint or the options that belong together.")
+    broken = [key for key in sorted(own) if own[key].is_floating_point() and not torch.isfinite(params[key].float()).all()]
+    if broken:
+        raise InputError(f'{where} has NaN or infinity in {len(broken)} of its {len(own)} tensors (first: {broken[0]}), as '
+                         'after a training that diverged; take an earlier checkpoint.')
+
+
+def shape_problems(own: Mapping[str, Tensor], params: Mapping[str, Tensor]) -> list[tuple[int, str]]:
+    """How ``params`` differ from a network's ``own`` state dict in names, shapes and kinds of numbers: (how many, words)."""
     missing, unexpected = sorted(own.keys() - params.keys()), sorted(params.keys() - own.keys())
     shared = sorted(own.keys() & params.keys())
     shapes = [f'{key} is {tuple(params[key].shape)}, not {tuple(own[key].shape)}'
               for key in shared if own[key].shape != params[key].shape]
     kinds = [f'{key} is {params[key].dtype}'
              for key in shared if own[key].is_floating_point() != params[key].is_floating_point()]
-    problems = [f'{len(found)} {what} (first: {found[0]})' for what, found in (
+    return [(len(found), f'{len(found)} {what} (first: {found[0]})') for what, found in (
         ('missing', missing), ('unexpected', unexpected), ('of another shape', shapes), ('of another type', kinds)) if found]
-    if problems:
-        raise InputError(f"{where} holds weights of another network than {type(net).__name__} with these options: "
-                         f"{'; '.join(problems)}. Choose the checkpoint or the options that belong together.")
-    broken = [key for key in shared if own[key].is_floating_point() and not torch.isfinite(params[key].float()).all()]
-    if broken:
-        raise InputError(f'{where} has NaN or infinity in {len(broken)} of its {len(shared)} tensors (first: {broken[0]}), as '
-                         'after a training that diverged; take an earlier checkpoint.')

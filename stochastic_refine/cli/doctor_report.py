@@ -27,7 +27,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 PACKAGES = {'torch': 'torch', 'torchvision': 'torchvision', 'numpy': 'numpy', 'scipy': 'scipy', 'cv2': 'opencv-python',
             'PIL': 'pillow', 'skimage': 'scikit-image', 'safetensors': 'safetensors', 'basicsr': 'basicsr', 'lmdb': 'lmdb',
             'mmengine': 'mmengine', 'lpips': 'lpips', 'stlpips_pytorch': 'stlpips-pytorch', 'pyiqa': 'pyiqa',
-            'torch_fidelity': 'torch-fidelity'}
+            'torch_fidelity': 'torch-fidelity', 'spandrel': 'spandrel', 'gdown': 'gdown'}
 
 #: Feature, the modules of which any one will do, and what to know about them.
 FEATURES = (
@@ -39,6 +39,8 @@ FEATURES = (
     ('FID, KID', ('torch_fidelity', ), ''),
     ('LMDB data sets', ('lmdb', ), ''),
     ('GFLOPs, OpenMMLab', ('mmengine', ), ''),
+    ('more networks', ('spandrel', ), ''),
+    ('weights on Google Drive', ('gdown', ), ''),
 )
 
 #: ``*_arch.py`` files of BasicSR up to 1.4.2; what a ``basicsr`` has beyond them tells which fork it is.
@@ -265,6 +267,9 @@ def _weights() -> Rows:
     folders = [('bundled', _PACKAGE / 'weights')]
     if variable:
         folders.append(('STOCHASTIC_REFINE_WEIGHTS', Path(variable).expanduser()))
+    elif _spec('platformdirs') is not None:
+        import platformdirs
+        folders.append(('yours', platformdirs.user_data_path('stochastic_refine', appauthor=False) / 'weights'))
     rows: Rows = []
     for where, folder in folders:
         files = sorted(file for file in folder.glob('*') if file.suffix in ('.safetensors', '.pth')) if folder.is_dir() else []

@@ -13,8 +13,8 @@ def add_list(commands: Commands) -> None:
 
 def _run(args: argparse.Namespace) -> None:
     from ..archs import ARCHS
+    from ..checkpoints.weights_folder import available_weights
     from ..diffusion import SAMPLERS
-    from ..inference.weights import available_weights
     from ..registration import MODELS
     rows = {'networks': ARCHS, 'models': MODELS, 'samplers': SAMPLERS}
     for title, names in rows.items():

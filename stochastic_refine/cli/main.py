@@ -1,4 +1,5 @@
-"""The command line: ``stochastic-refine restore|train|test|evaluate|sweep|report|study|prepare|install-into|list|doctor``."""
+"""The command line: ``stochastic-refine restore|weights|train|test|evaluate|sweep|report|study|prepare|install-into|list|
+doctor``."""
 
 from __future__ import annotations
 
@@ -17,9 +18,11 @@ from .report import add_report
 from .restore import add_restore
 from .study import add_study
 from .sweep import add_sweep
+from .weights import add_weights
 
 #: In the order of the help; each adds its parser, and imports what it needs only when it runs.
-_COMMANDS = (add_restore, add_evaluate, add_sweep, add_report, add_study, add_prepare, add_install_into, add_list, add_doctor)
+_COMMANDS = (add_restore, add_weights, add_evaluate, add_sweep, add_report, add_study, add_prepare, add_install_into, add_list,
+             add_doctor)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -14,11 +14,14 @@ import torch
 from torch import nn
 
 from ..archs.memory_format import channels_last
-from ..checkpoints import read_checkpoint
+from ..archs.pretrained import complete_options, is_tfjs, read_weights, require_network
+from ..archs.spandrel_arch import SpandrelNet
+from ..checkpoints.catalogue import catalogue
 from ..checkpoints.sharded import is_sharded
+from ..checkpoints.weights_folder import available_weights, find_weights
 from ..errors import InputError
 from ..inference.operating_point import OperatingPoint, check_tiles_and_windows
-from ..inference.weights import available_weights, build_with_weights, find_weights, load_network
+from ..inference.weights import build_with_weights, load_network
 from ..registration import register_all
 from ..settings.options_file import read_options_file
 from ..values import BLOCK, NAME, TEXT, check_kinds, one_of, optional
@@ -44,9 +47,9 @@ class Network:
     Attributes:
         name: Its name in the table.
         source: Options file or checkpoint as given.
-        checkpoint: File of the weights.
-        param_key: Which weights in it.
-        network: Options of the network; None if the checkpoint tells.
+        checkpoint: File, or folder, of the weights.
+        network: Options of the network.
+        param_key: Which weights in the file.
         points: Operating points by name; empty for deterministic networks.
         precision: ``float32`` or ``bfloat16``.
         tile, window: As in ``val:``.
@@ -55,8 +58,8 @@ class Network:
     name: str
     source: Path
     checkpoint: Path
+    network: Mapping[str, Any] = field(hash=False)
     param_key: str = 'params_ema'
-    network: Mapping[str, Any] | None = field(default=None, hash=False)
     points: Mapping[str, OperatingPoint] = field(default_factory=dict, hash=False)
     precision: str = 'float32'
     tile: int | str | None = 'auto'
@@ -81,12 +84,11 @@ class Network:
         Raises:
             InputError: If they do not fit.
         """
-        if self.network is None:
-            net = load_network(self.checkpoint)[0]
-        else:
-            register_all()  # it may be one of BasicSR's own
-            params = read_checkpoint(self.checkpoint, prefer=self.param_key).params
-            net = build_with_weights(self.network, params, f'{self.source}: network_g', str(self.checkpoint))
+        register_all()  # it may be one of BasicSR's own
+        weights = read_weights(self.checkpoint, prefer=self.param_key)
+        if self.network.get('type') == SpandrelNet.__name__:  # only spandrel knows the names in its files
+            weights = require_network(weights, str(self.checkpoint))
+        net = build_with_weights(self.network, weights.params, f'{self.source}: network', str(self.checkpoint))
         return channels_last(net.to(device)).eval()
 
 
@@ -122,17 +124,18 @@ def parse_system(text: str) -> System:
     if not name or not source:
         raise InputError(f"'{text}' is no system; write NAME=FOLDER, NAME=options.yml or NAME=checkpoint.pth.")
     parts = tuple(Path(part).expanduser() for part in source.split(','))
-    if all(part.is_dir() and not is_sharded(part) for part in parts):
+    if all(part.is_dir() and not is_sharded(part) and not is_tfjs(part) for part in parts):
         return Folders(name, parts)
     path = Path(source).expanduser()
     if path.suffix in ('.yml', '.yaml'):
         return _from_options_file(name, path)
-    if not path.is_file() and not is_sharded(path) and source not in available_weights():
+    known = {*available_weights(), *catalogue()}
+    if not path.is_file() and not is_sharded(path) and not is_tfjs(path) and source not in known:
         raise InputError(f"{name}: '{source}' is no folder, options file (.yml), checkpoint or name of weights "
-                         f'({", ".join(sorted(available_weights()))}); check the path.')
+                         f'({", ".join(sorted(known))}); check the path.')
     checkpoint = find_weights(source)
-    _, points, _ = load_network(checkpoint)
-    return Network(name, path, checkpoint, points=points)
+    _, points, metadata = load_network(checkpoint)
+    return Network(name, path, checkpoint, dict(metadata['network']), points=points, window=metadata.get('window'))
 
 
 def _from_options_file(name: str, path: Path) -> Network:
@@ -150,12 +153,15 @@ def _from_options_file(name: str, path: Path) -> Network:
     check_kinds(paths, {'pretrain_network_g': optional(TEXT), 'param_key_g': optional(TEXT)}, f'{where}: path')
     check_tiles_and_windows(val)
     weights = f"experiments/{opt.get('name')}/models/net_g_latest.pth" if 'train' in opt else paths.get('pretrain_network_g')
+    if weights in available_weights():
+        weights = find_weights(weights)
     if not weights or not Path(weights).exists():
         raise InputError(f"{name}: the weights {weights or '(none)'} that {path} names do not exist; train them, or set path: "
                          'pretrain_network_g in a test options file.')
+    network = complete_options(opt['network_g'], f'{where}: network_g')
     points = {}
-    if opt['network_g'].get('type') == 'PredictRefineNet':
+    if network.get('type') == 'PredictRefineNet':
         from ..models.stochastic_refine_model import operating_points_of
         points = operating_points_of(val)
-    return Network(name, path, Path(weights), paths.get('param_key_g') or 'params_ema', dict(opt['network_g']), points,
+    return Network(name, path, Path(weights), network, paths.get('param_key_g') or 'params_ema', points,
                    val.get('precision', 'float32'), val.get('tile', 'auto'), val.get('crop_size') if val.get('grids') else None)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..archs.memory_format import channels_last
+from ..checkpoints.weights_folder import find_weights
 from ..errors import InputError
 from ..values import nearest
 from .devices import choose_device, choose_precision
@@ -21,7 +22,7 @@ from .operating_point import OperatingPoint
 from .photos import Photo, read_photo, write_photo
 from .restorer import Restoration, Restorer
 from .tradeoff import check_alone, point_at, tradeoff_path
-from .weights import find_weights, load_network
+from .weights import load_network
 
 
 @dataclass
@@ -61,6 +62,7 @@ class Deblurrer:
         tile: ``'auto'`` (by the free memory), None (never) or a tile's side in pixels. Tiling does not change the result of
             networks that see a limited neighbourhood, as ours do.
         tradeoff_points: Operating points from most faithful to most vivid, for the setting ``tradeoff``.
+        window: Side of the windows that a deterministic network restores one by one, in pixels; see :class:`Restorer`.
     """
 
     def __init__(self,
@@ -69,24 +71,28 @@ class Deblurrer:
                  device: str = 'auto',
                  precision: str = 'auto',
                  tile: int | str | None = 'auto',
-                 tradeoff_points: Sequence[OperatingPoint] = ()) -> None:
+                 tradeoff_points: Sequence[OperatingPoint] = (),
+                 window: int | None = None) -> None:
         self.device = choose_device(device)
         self.points = dict(points or {}) or {'default': OperatingPoint()}
         self.precision = choose_precision(precision, self.device)
         self.tile = tile
         self.tradeoff_points = list(tradeoff_points)
+        self.window = window
         self.net = channels_last(net.to(self.device)).eval()
 
     @classmethod
     def from_pretrained(cls, weights: str | Path = 'small', **options: Any) -> Deblurrer:
-        """Load bundled weights by name, or a checkpoint by path; ``options`` go to the constructor.
+        """Load weights by name, bundled or the user's own, or any file of weights whose network is known or recognised;
+        ``options`` go to the constructor.
 
         Raises:
             InputError: If there are no such weights, or the file cannot be used.
         """
         file = find_weights(weights)
         net, points, metadata = load_network(file)
-        return cls(net, points, **{'tradeoff_points': tradeoff_path(metadata, str(file)), **options})
+        told = {'tradeoff_points': tradeoff_path(metadata, str(file)), 'window': metadata.get('window')}
+        return cls(net, points, **{**told, **options})
 
     def operating_point(self, name: str | None = None, tradeoff: float | None = None, **changes: Any) -> OperatingPoint:
         """A named operating point (the first by default) with some settings changed; None leaves a setting as it is.
@@ -134,7 +140,7 @@ class Deblurrer:
         settings = self.operating_point(point, tradeoff, num_samples=samples, average=average, seed=seed, **changes)
         photo = read_photo(image)
         lq = torch.from_numpy(np.require(photo.pixels, requirements=['C', 'W'])).permute(2, 0, 1)  # no copy
-        restorer = Restorer(self.net, self.precision, self.tile, on_call)
+        restorer = Restorer(self.net, self.precision, self.tile, on_call, self.window)
         restored = restorer.restore(lq, settings, keep_samples=keep_samples)
         return Result(*(_take_array(restored, name) for name in ('image', 'initial', 'samples', 'std')), photo)
 

@@ -1,9 +1,11 @@
-"""Where weights come from: bundled ones by name, or a checkpoint file; and the network that a checkpoint describes."""
+"""The network that a file of weights describes or is recognised to belong to."""
 
 from __future__ import annotations
 
-import os
+import multiprocessing
+import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,64 +14,47 @@ from torch import Tensor, nn
 
 from ..archs.build import ARCHS, build_arch, check_arch_options, plan_arch, without_pretrained
 from ..archs.predict_refine_arch import PredictRefineNet, final_output
-from ..checkpoints import Checkpoint, check_fit, load_weights, read_checkpoint
-from ..checkpoints.sharded import is_sharded
-from ..diffusion import conditioning
+from ..archs.pretrained import read_weights, require_network
+from ..archs.spandrel_arch import SpandrelNet
+from ..checkpoints import Checkpoint, check_fit, load_weights
 from ..errors import InputError, words_of
-from ..values import nearest
+from ..processes import rank
+from ..values import check_kinds, number, optional
 from .operating_point import OperatingPoint, check_sampling
-
-#: Weights that ship with the package.
-BUNDLED = Path(__file__).resolve().parents[1] / 'weights'
-#: Environment variable that names a folder with more.
-WEIGHTS_VARIABLE = 'STOCHASTIC_REFINE_WEIGHTS'
-
-
-def available_weights() -> dict[str, Path]:
-    """Weights that can be given by name: the bundled ones, and those in the folder that STOCHASTIC_REFINE_WEIGHTS names."""
-    folders = [BUNDLED, *([Path(os.environ[WEIGHTS_VARIABLE])] if os.environ.get(WEIGHTS_VARIABLE) else [])]
-    return {path.stem: path for folder in folders for path in sorted(folder.glob('*'))
-            if path.suffix in ('.safetensors', '.pth')}
-
-
-def find_weights(name_or_path: str | Path) -> Path:
-    """The file behind a name or a path.
-
-    Raises:
-        InputError: If there is none; the message lists the known names.
-    """
-    known = available_weights()
-    if str(name_or_path) in known:
-        return known[str(name_or_path)]
-    path = Path(name_or_path)
-    if path.is_file() or is_sharded(path):
-        return path
-    if path.suffix or os.sep in str(name_or_path):
-        raise InputError(f'Weights {name_or_path} do not exist; check the path, or give one of the names '
-                         f'{", ".join(sorted(known))}.')
-    raise InputError(f"There are no weights called '{name_or_path}'; {nearest(str(name_or_path), known)}")
 
 
 def load_network(path: Path) -> tuple[nn.Module, dict[str, OperatingPoint], dict[str, Any]]:
-    """Build the network that a checkpoint describes and load its weights.
+    """Build the network that a file of weights describes, or is recognised to belong to, and load its weights.
 
     Returns:
         The network in evaluation mode, its operating points by name (none for deterministic networks), and the metadata.
 
     Raises:
-        InputError: If the checkpoint is unusable, or does not say which network it belongs to.
+        InputError: If the weights are unusable, or their network is unknown.
     """
-    checkpoint: Checkpoint = read_checkpoint(path)
-    options = checkpoint.metadata.get('network')
-    if not options:
-        raise InputError(f'{path} does not say which network it belongs to, since it was not saved by stochastic_refine; '
-                         'restore with it through an options file: stochastic-refine test -opt FILE.')
-    net = build_with_weights(options, checkpoint.params, f'{path}: network', str(path))
-    stored = checkpoint.metadata.get('operating_points', {})
+    checkpoint = require_network(read_weights(path), str(path))
+    for note in checkpoint.notes:
+        _tell(f'Note: {path}: {note}.')
+    return network_of(checkpoint, str(path))
+
+
+def network_of(checkpoint: Checkpoint, where: str) -> tuple[nn.Module, dict[str, OperatingPoint], dict[str, Any]]:
+    """As :func:`load_network`, of weights that are read already and whose network is known."""
+    metadata = checkpoint.metadata
+    net = build_with_weights(metadata['network'], checkpoint.params, f'{where}: network', where)
+    stored = metadata.get('operating_points', {})
     if not isinstance(stored, Mapping) or not all(isinstance(point, Mapping) for point in stored.values()):
-        raise InputError(f'{path}: operating_points in the metadata are no blocks of keys by name; save it anew.')
-    points = {str(name): OperatingPoint.from_options(point, f'{path}: {name}') for name, point in stored.items()}
-    return net, points, checkpoint.metadata
+        raise InputError(f'{where}: operating_points in the metadata are no blocks of keys by name; save it anew.')
+    points = {str(name): OperatingPoint.from_options(point, f'{where}: {name}') for name, point in stored.items()}
+    check_kinds(metadata, {'window': optional(number(16, 10**5, whole=True))}, f'{where}: metadata')
+    return net, points, metadata
+
+
+@lru_cache
+def _tell(note: str) -> None:
+    """Print a note once, however many processes load the weights."""
+    if rank() == 0 and multiprocessing.parent_process() is None:
+        print(note, file=sys.stderr)
 
 
 def build_with_weights(options: Mapping[str, Any], params: Mapping[str, Tensor], where: str, source: str) -> nn.Module:
@@ -88,12 +73,23 @@ def build_with_weights(options: Mapping[str, Any], params: Mapping[str, Tensor],
     check_arch_options(options, where)
     check_sampling(options, where)
     options = without_pretrained(options)
-    if options['type'] in ARCHS:
-        check_fit(plan_arch(options, where, 2 * len(params) + 1000), params, source)
+    if options['type'] not in ARCHS or _has_foreign_part(options):
+        net = build_arch(options, where)
+        load_weights(net, params, source)
+        check_runs(net, where)
+        return net.eval()
+    plan = plan_arch(options, where, 2 * len(params) + 1000)
+    check_fit(plan, params, source)
+    check_runs(plan, where)
     net = build_arch(options, where)
-    load_weights(net, params, source)
-    check_runs(net, where)
+    net.load_state_dict(params)
     return net.eval()
+
+
+def _has_foreign_part(options: Mapping[str, Any]) -> bool:
+    """Whether a network of spandrel's is in it, which need not run on the meta device."""
+    return options.get('type') == SpandrelNet.__name__ or any(
+        _has_foreign_part(part) for part in options.values() if isinstance(part, Mapping))
 
 
 def check_runs(net: nn.Module, where: str) -> None:
@@ -109,8 +105,7 @@ def check_runs(net: nn.Module, where: str) -> None:
             net.eval()
             if isinstance(net, PredictRefineNet):
                 initial = net.predict(lq)
-                condition = conditioning(lq, initial if net.condition_on_initial else None)
-                outputs = [net.denoise(lq, condition, lq[:, 0, 0, 0] + 1)] + ([] if initial is None else [initial])
+                outputs = [net.denoise(lq, net.conditioning(lq, initial), lq[:, 0, 0, 0] + 1)] + ([] if initial is None else [initial])
             else:
                 outputs = [final_output(net, net(lq))]
     except Exception as error:  # wrong numbers of channels, mostly

@@ -21,8 +21,10 @@ from torch.utils._pytree import tree_map_only
 from ..archs.build import check_arch_options, without_pretrained
 from ..archs.memory_format import channels_last
 from ..archs.predict_refine_arch import final_output
-from ..checkpoints import METADATA_KEY, load_weights, read_checkpoint, write_atomically
+from ..archs.pretrained import check_weights, complete_networks, read_weights
+from ..checkpoints import METADATA_KEY, write_atomically
 from ..checkpoints.sharded import save_sharded
+from ..checkpoints.weights_folder import find_weights
 from ..data.random_streams import seed_iteration, stream_seed
 from ..errors import InputError
 from ..inference.operating_point import OperatingPoint, check_tiles_and_windows
@@ -101,6 +103,7 @@ class RestorationModel(ShardedValidation, SRModel):
                                      'use mean.')
 
     def __init__(self, opt: dict[str, Any]) -> None:
+        opt.update(complete_networks(opt))
         check_arch_options(opt['network_g'], 'network_g')
         self.check_options(opt)
         self.network_options = {key.replace('network_', 'net_'): without_pretrained(value)
@@ -142,12 +145,13 @@ class RestorationModel(ShardedValidation, SRModel):
         return DataParallel(net) if self.opt['num_gpu'] > 1 else net
 
     def load_network(self, net: nn.Module, load_path: str, strict: bool = True, param_key: str = 'params') -> None:
-        """Load a ``.pth`` or ``.safetensors`` checkpoint, bare or wrapped, without running code from it."""
+        """Load weights by name or from a file, in any format that is known, without running code from it."""
         net = self.get_bare_model(net)
-        checkpoint = read_checkpoint(load_path, prefer=param_key)
+        checkpoint = read_weights(find_weights(load_path), prefer=param_key)
         get_root_logger().info(f'Loading {type(net).__name__} from {load_path}.')
         if strict:
-            load_weights(net, checkpoint.params, load_path)
+            check_weights(net, checkpoint, load_path)
+            net.load_state_dict(checkpoint.params)
         else:
             own = net.state_dict()
             fitting = {k: v for k, v in checkpoint.params.items() if k in own and own[k].shape == v.shape}

@@ -15,7 +15,11 @@ from typing import Any
 import torch
 
 from ..archs.build import ARCHS, arch_class, check_arch_options, plan_arch
-from ..checkpoints import check_fit, read_checkpoint
+from ..archs.pretrained import check_weights, complete_networks, read_weights, require_network
+from ..archs.spandrel_arch import SpandrelNet
+from ..checkpoints import Checkpoint
+from ..checkpoints.catalogue import catalogue
+from ..checkpoints.weights_folder import find_weights
 from ..errors import InputError
 from ..inference.operating_point import VALIDATION_KEYS, check_sampling
 from ..inference.weights import check_runs
@@ -117,6 +121,7 @@ def check_options(opt: dict[str, Any]) -> None:
     known_type(opt['model_type'], registry.MODEL_REGISTRY, 'model_type')
     model = registry.MODEL_REGISTRY.get(opt['model_type'])
     _check_path(opt)
+    opt.update(complete_networks(opt))
     for key, options in opt.items():
         if key.startswith('network_'):
             _check_network(options, key)
@@ -159,8 +164,7 @@ def _check_network(options: Any, where: str) -> None:
             _check_network({k: v for k, v in part.items() if k not in ('pretrained', 'frozen')}, f'{where}: {key}')
             check_kinds(part, {'pretrained': optional(TEXT), 'frozen': FLAG}, f'{where}: {key}')
             if part.get('pretrained') and not Path(part['pretrained']).exists():
-                raise InputError(f"{where}: {key}: pretrained {part['pretrained']} does not exist; check the path or remove "
-                                 'the key.')
+                _check_known(part['pretrained'], f'{where}: {key}: pretrained', 'remove the key')
 
 
 def _check_whole_network(options: Mapping[str, Any], where: str, path: Mapping[str, Any]) -> None:
@@ -175,10 +179,25 @@ def _check_whole_network(options: Mapping[str, Any], where: str, path: Mapping[s
         check_runs(plan, where)
     for key, part in parts.items():
         if part.get('pretrained'):
-            check_fit(getattr(plan, key), read_checkpoint(part['pretrained']).params, f"{where}: {key}: {part['pretrained']}")
+            check_weights(getattr(plan, key), _weights_of(part['pretrained'], part), f"{where}: {key}: {part['pretrained']}")
     weights = path.get(f'pretrain_network_{label}')
     if weights and path.get(f'strict_load_{label}', True):
-        check_fit(plan, read_checkpoint(weights, path.get(f'param_key_{label}') or 'params').params, weights)
+        check_weights(plan, _weights_of(weights, options, path.get(f'param_key_{label}') or 'params'), weights)
+
+
+def _weights_of(weights: str, network: Mapping[str, Any], prefer: str = 'params_ema') -> Checkpoint:
+    checkpoint = read_weights(find_weights(weights), prefer)
+    return require_network(checkpoint, weights) if network['type'] == SpandrelNet.__name__ else checkpoint
+
+
+def _check_known(weights: str, where: str, remedy: str) -> None:
+    """Check that weights which are no file are known by name."""
+    try:
+        find_weights(weights)
+    except InputError as error:
+        if weights in catalogue():
+            raise InputError(f'{where}: {error}') from error
+        raise InputError(f'{where} {weights} does not exist; check the path or {remedy}.') from error
 
 
 def _check_path(opt: Mapping[str, Any]) -> None:
@@ -188,7 +207,7 @@ def _check_path(opt: Mapping[str, Any]) -> None:
     refuse_unknown(opt['path'], {*known, 'ignore_resume_networks'}, 'path')
     for key, value in opt['path'].items():
         if key.startswith('pretrain_network') and value and not Path(value).exists():
-            raise InputError(f'path: {key} {value} does not exist; check the path or set it to ~.')
+            _check_known(value, f'path: {key}', 'set it to ~')
 
 
 def _check_train(train: Mapping[str, Any], registry: Any, model: type) -> None:

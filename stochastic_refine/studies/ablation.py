@@ -112,7 +112,7 @@ def ablation_study(options: Path,
         opt = training_options(base, setting, iterations)
         file = output / 'options' / f"{opt['name']}.yml"
         weights = _trained(opt, file, train or _train)
-        network = Network(setting.words, file, weights, 'params_ema' if setting.ema else 'params', opt['network_g'],
+        network = Network(setting.words, file, weights, opt['network_g'], 'params_ema' if setting.ema else 'params',
                           precision=(base.get('val') or {}).get('precision', 'float32'))
         restorer = restorer_of(network, device)
 

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from ..archs.predict_refine_arch import PredictRefineNet
-from ..checkpoints import read_checkpoint
 from ..comparison.images import ImagePair
 from ..comparison.protocols import spread_evenly
 from ..comparison.provenance import commit, machine
@@ -130,10 +129,9 @@ def sweep(network: Network,
 
 def _check_network(network: Network) -> str:
     """The network's fingerprint; an InputError unless it has operating points."""
-    options = network.network or read_checkpoint(network.checkpoint).metadata['network']
-    if options['type'] != PredictRefineNet.__name__:
-        raise InputError(f"{network.source} is a {options['type']}, a deterministic network without operating points; a sweep "
-                         'needs a PredictRefineNet.')
+    if network.network['type'] != PredictRefineNet.__name__:
+        raise InputError(f"{network.source} is a {network.network['type']}, a deterministic network without operating points; "
+                         'a sweep needs a PredictRefineNet.')
     return weights_fingerprint(network)
 
 

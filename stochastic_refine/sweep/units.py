@@ -25,7 +25,7 @@ from torch import Tensor
 
 from .. import __version__
 from ..archs.build import without_pretrained
-from ..checkpoints import read_checkpoint, write_atomically
+from ..checkpoints import write_atomically
 from ..comparison.caches import are_numbers, read_json
 from ..comparison.images import ImagePair
 from ..comparison.restoring import load_once, to_pixels
@@ -206,8 +206,7 @@ def counts_of(cells: Sequence[OperatingPoint]) -> dict[OperatingPoint, list[int]
 
 def weights_fingerprint(network: Network) -> str:
     """A hash of weights and options; unlike the file's hash it stays when metadata is stored in the checkpoint."""
-    options = network.network or read_checkpoint(network.checkpoint).metadata['network']
-    settings = json.dumps([without_pretrained(options), network.precision, network.window], sort_keys=True)
+    settings = json.dumps([without_pretrained(network.network), network.precision, network.window], sort_keys=True)
     total = hashlib.sha256(settings.encode())
     for name, value in sorted(network.load(torch.device('cpu')).state_dict().items()):
         total.update(name.encode())

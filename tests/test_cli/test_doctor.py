@@ -26,9 +26,8 @@ def write(folder, **files):
 
 @needs_basicsr
 def test_report_of_this_environment(monkeypatch):
-    monkeypatch.setattr(doctor, 'PACKAGES', {name: doctor.PACKAGES[name] for name in
-                                             ('torch', 'basicsr', 'pyiqa', 'lpips', 'torch_fidelity', 'lmdb',
-                                              'safetensors', 'stlpips_pytorch', 'mmengine')})
+    needed = {'torch', *(module for _, modules, _ in doctor.FEATURES for module in modules)}
+    monkeypatch.setattr(doctor, 'PACKAGES', {name: doctor.PACKAGES[name] for name in needed})
     report = doctor.doctor_report()
     rows = {tuple(line.split()[:2]): line for line in report.splitlines() if line}
     assert SPEC.origin.split('site-packages')[-1] in report

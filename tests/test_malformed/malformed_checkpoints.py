@@ -266,7 +266,7 @@ def wrong_metadata(rng: random.Random) -> Iterator[tuple[str, Any, bool]]:
             'sampling of 1e9 steps': {**network, 'sampling': {'steps': 10**9}},
             'sampling that is a list': {**network, 'sampling': [1]},
     }.items():
-        yield words, {**METADATA, 'network': value}, words == 'weights from elsewhere'
+        yield words, {**METADATA, 'network': value}, words in ('weights from elsewhere', 'no network')  # it is recognised
     for words, value in {'a list of points': [1], 'points that are numbers': {'a': 1}, 'an unknown key': {'a': {'stepz': 5}},
                          'steps 1e9': {'a': {'steps': 10**9}}, 'no variance': {'a': {'final_variance': float('nan')}}}.items():
         yield words, {**METADATA, 'operating_points': value}, False
