@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..diffusion import (
+    DIFFUSION_SAMPLERS,
+    FLOW_SAMPLERS,
     FlowPath,
     FlowSchedule,
     NoiseSchedule,
@@ -20,8 +22,10 @@ from ..diffusion import (
     to_signed,
 )
 from ..diffusion.samplers import Denoise
+from ..errors import InputError
 from .build import arch, build_arch
 from .pretrained import complete_part, load_part
+from .sampling import Part, Run
 
 
 @arch
@@ -97,6 +101,54 @@ class PredictRefineNet(nn.Module):
             return None
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen_predictor):
             return final_output(self.predictor, self.predictor(lq)).float()
+
+    # ------------------------------------------------------------ sampling, by the restorer (:mod:`.sampling`)
+
+    @property
+    def has_initial(self) -> bool:
+        return self.predictor is not None
+
+    def default_point(self) -> dict[str, Any]:
+        return {} if self.flow is None else {'sampler': 'flow_euler', 'steps': 2}
+
+    def check_point(self, point: Any, where: str) -> None:
+        check_refiner(self.flow is not None, point.sampler, where)
+
+    def parts(self, point: Any) -> list[Part]:
+        denoiser = Part(self.denoiser, self.denoiser_channels, noise_conditioned=True, calls=point.calls)
+        return [denoiser] if self.predictor is None else [Part(self.predictor, per_image=True), denoiser]
+
+    def predict_initial(self, lq: Tensor, run: Run) -> Tensor | None:
+        if self.predictor is None:
+            return None
+        predictor = run.predicting(Part(self.predictor, per_image=True), lq)
+        run.start(predictor.calls(*lq.shape[-2:]))
+        return predictor(lq).float()
+
+    def begin(self, lq: Tensor, initial: Tensor | None, point: Any, batches: Sequence[range],
+              run: Run) -> tuple[Tensor | None, Callable[[range], Tensor]]:
+        size, schedule = lq.shape[-2:], point.schedule
+        denoiser = run.tiled(self.parts(point)[-1], lq, max(map(len, batches)), sampling=True)
+        calls = denoiser.calls(*size) * point.calls * len(batches)
+        if initial is None and self.predictor is not None:
+            predictor = run.predicting(Part(self.predictor, per_image=True), lq)
+            run.start(calls + predictor.calls(*size))
+            initial = predictor(lq).float()
+        else:
+            run.start(calls)
+        initial = None if initial is None else initial.contiguous()  # the noise's layout: one for all is faster
+        # Feature maps are kept of images that fit as a whole: those of all tiles would grow with the image.
+        denoise = conditioned_denoiser(denoiser.net, self.conditioning(lq, initial), schedule, call=denoiser,
+                                       share=denoiser.calls(*size) == 1, added=self.added)
+
+        def draw(seeds: range) -> Tensor:
+            noise = SampleNoise(seeds, lq.shape[1:], lq.device)
+            return self.sample(lq, initial, schedule, noise, denoise, sampler=point.sampler, clamp=point.clamp,
+                               **point.sampler_options).clamp_(0, 1)
+
+        return initial, draw
+
+    # ---------------------------------------------------------------- the parts
 
     @property
     def denoiser_channels(self) -> int:
@@ -185,6 +237,18 @@ class PredictRefineNet(nn.Module):
     def added(self) -> float | None:
         """The factor with which the state is added to the condition, where the denoiser sees their sum."""
         return 1 / self.residual_scale if self.condition == 'none' else None
+
+
+def check_refiner(flow: bool, sampler: str, where: str) -> None:
+    """Check that a sampler draws from a flow, or from a diffusion; ``where`` it stands begins the message.
+
+    Raises:
+        InputError: If it is the other's.
+    """
+    if flow != (sampler in FLOW_SAMPLERS):
+        kind, samplers = ('a flow', FLOW_SAMPLERS) if flow else ('a diffusion', DIFFUSION_SAMPLERS)
+        raise InputError(f'{where}: the refiner is {kind}, from which the sampler {sampler} cannot draw; '
+                         f"choose {' or '.join(samplers)}.")
 
 
 def conditioned_denoiser(denoiser: nn.Module,

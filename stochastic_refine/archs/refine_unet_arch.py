@@ -197,15 +197,6 @@ class RefineUNet(nn.Module):
             reach += block * self.num_res_blocks + (level_change if level else 1)
         return -(-reach * self.patch_size // self.size_multiple) * self.size_multiple
 
-    @property
-    def activation_bytes_per_pixel(self) -> int:
-        """Peak memory of a float32 call without gradients, per input pixel: the skips, and a working set at full size.
-
-        The condition's share of the first convolution (:meth:`prepare_denoising`) is counted in."""
-        width = self.conv_in.out_channels
-        skips = sum((self.num_res_blocks + 1) * width * (level + 1) / 4**level for level in range(self.levels))
-        return int(4 * (skips + 9 * width) / self.patch_size**2)
-
     def prepare_denoising(self, noise_levels: Sequence[float], condition: Tensor | None = None) -> dict[float, DenoisingStep]:
         """Compute once what all denoising calls of an image share.
 

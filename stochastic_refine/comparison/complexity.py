@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..archs.predict_refine_arch import PredictRefineNet
+from ..archs.sampling import SamplingNetwork
 from ..inference.operating_point import OperatingPoint
 
 #: Side of the square input that mmengine's trace is run on.
@@ -59,8 +59,8 @@ def complexity(net: nn.Module,
         channels: Channels of the input.
         noise_conditioned: Whether it is called as ``net(x, noise_level)``, with noise_level (B,).
     """
-    if isinstance(net, PredictRefineNet):
-        raise ValueError('How often a PredictRefineNet calls its parts depends on the operating point; use operating_cost.')
+    if isinstance(net, SamplingNetwork):
+        raise ValueError(f'How often a {type(net).__name__} calls its parts depends on the operating point; use operating_cost.')
     params = sum(parameter.numel() for parameter in net.parameters())
     try:
         from mmengine.analysis import FlopAnalyzer
@@ -92,13 +92,11 @@ def complexity(net: nn.Module,
 
 
 def operating_cost(net: nn.Module, point: OperatingPoint, height: int = 720, width: int = 1280) -> Complexity:
-    """What restoring one image costs: predictor + calls x samples x denoiser, or one call of any other network."""
-    if not isinstance(net, PredictRefineNet):
+    """What restoring one image costs: each part of a network that samples times its calls, or one call of any other."""
+    if not isinstance(net, SamplingNetwork):
         return complexity(net, height, width)
-    calls = point.calls * point.num_samples
-    parts = [(complexity(net.denoiser, height, width, net.denoiser_channels, noise_conditioned=True), calls)]
-    if net.predictor is not None:
-        parts.insert(0, (complexity(net.predictor, height, width), 1))
+    parts = [(complexity(part.net, -(-height // part.scale), -(-width // part.scale), part.channels, part.noise_conditioned),
+              part.calls * (1 if part.per_image else point.num_samples)) for part in net.parts(point)]
     counted = all(part.gflops is not None for part, _ in parts)
     uncounted: dict[str, int] = {}
     for part, times in parts:

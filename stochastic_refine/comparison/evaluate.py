@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..archs.predict_refine_arch import PredictRefineNet
+from ..archs.sampling import SamplingNetwork
 from ..checkpoints import write_atomically
 from ..data.archives import first_few
 from ..errors import InputError
@@ -135,10 +135,11 @@ def evaluate(systems: Sequence[str],
 def _complexities(network: Network) -> list[Complexity]:
     """What each row of a network costs per image, in the order of its rows."""
     net = load_once(network, network.fingerprint, 'cpu')
-    if not isinstance(net, PredictRefineNet):
+    if not isinstance(net, SamplingNetwork):
         return [complexity(net)]
-    initial = [] if net.predictor is None else [complexity(net.predictor)]
-    return [*initial, *(operating_cost(net, point) for point in network.points.values())]
+    points = list(network.points.values())
+    initial = [complexity(net.parts(points[0])[0].net)] if net.has_initial else []
+    return [*initial, *(operating_cost(net, point) for point in points)]
 
 
 def _check_names(systems: Sequence[System]) -> None:

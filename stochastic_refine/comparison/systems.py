@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..archs.memory_format import channels_last
+from ..archs.memory_format import placed
 from ..archs.pretrained import complete_options, is_tfjs, read_weights, require_network
 from ..archs.spandrel_arch import SpandrelNet
 from ..checkpoints.catalogue import catalogue
@@ -62,7 +62,7 @@ class Network:
     param_key: str = 'params_ema'
     points: Mapping[str, OperatingPoint] = field(default_factory=dict, hash=False)
     precision: str = 'float32'
-    tile: int | str | None = 'auto'
+    tile: int | str | None = None
     window: int | None = None
 
     @property
@@ -89,7 +89,7 @@ class Network:
         if self.network.get('type') == SpandrelNet.__name__:  # only spandrel knows the names in its files
             weights = require_network(weights, str(self.checkpoint))
         net = build_with_weights(self.network, weights.params, f'{self.source}: network', str(self.checkpoint))
-        return channels_last(net.to(device)).eval()
+        return placed(net, device).eval()
 
 
 System = Folders | Network
@@ -162,6 +162,6 @@ def _from_options_file(name: str, path: Path) -> Network:
     points = {}
     if network.get('type') == 'PredictRefineNet':
         from ..models.stochastic_refine_model import operating_points_of
-        points = operating_points_of(val)
+        points = operating_points_of(val, network.get('refiner') == 'flow')
     return Network(name, path, Path(weights), network, paths.get('param_key_g') or 'params_ema', points,
-                   val.get('precision', 'float32'), val.get('tile', 'auto'), val.get('crop_size') if val.get('grids') else None)
+                   val.get('precision', 'float32'), val.get('tile'), val.get('crop_size') if val.get('grids') else None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..archs.memory_format import channels_last
+from ..archs.memory_format import placed
 from ..checkpoints.weights_folder import find_weights
 from ..errors import InputError
 from ..values import nearest
 from .devices import choose_device, choose_precision
-from .operating_point import OperatingPoint
+from .operating_point import OperatingPoint, default_point
 from .photos import Photo, read_photo, write_photo
 from .restorer import Restoration, Restorer
+from .sharpness import blur_weight
 from .tradeoff import check_alone, point_at, tradeoff_path
 from .weights import load_network
 
@@ -35,6 +35,7 @@ class Result:
         samples: Every sample, (n, H, W, 3); None unless asked for.
         std: Standard deviation over the samples per pixel and channel, (H, W, 3): where the model is unsure. None with one.
         source: The photo as read, whose depth, transparency and metadata :meth:`save` keeps.
+        tiling: See :class:`~stochastic_refine.inference.restorer.Restoration`; None where the result is that of the whole photo.
     """
 
     image: NDArray[np.float32]
@@ -42,6 +43,7 @@ class Result:
     samples: NDArray[np.float32] | None
     std: NDArray[np.float32] | None
     source: Photo
+    tiling: str | None = None
 
     def save(self, path: str | Path) -> None:
         """Write the result with the source's depth, transparency, colour profile and EXIF data."""
@@ -59,10 +61,12 @@ class Deblurrer:
         points: Named operating points; the first is the default.
         device: ``'auto'`` (a GPU if there is one), ``'cpu'``, ``'cuda'``, ``'cuda:1'``, ``'mps'``.
         precision: ``'auto'`` (bfloat16 where the hardware computes in it), ``'float32'`` or ``'bfloat16'``.
-        tile: ``'auto'`` (by the free memory), None (never) or a tile's side in pixels. Tiling does not change the result of
-            networks that see a limited neighbourhood, as ours do.
+        tile: ``'auto'`` (where a photo does not fit into the device's memory), None (never) or a tile's side in pixels. Tiling
+            does not change the result of networks that see a limited neighbourhood, as ours do.
         tradeoff_points: Operating points from most faithful to most vivid, for the setting ``tradeoff``.
         window: Side of the windows that a deterministic network restores one by one, in pixels; see :class:`Restorer`.
+        keep_sharp: Leave what is sharp already as it is: image and samples are blended with the photo by its
+            :func:`~stochastic_refine.inference.sharpness.blur_weight`.
     """
 
     def __init__(self,
@@ -72,14 +76,16 @@ class Deblurrer:
                  precision: str = 'auto',
                  tile: int | str | None = 'auto',
                  tradeoff_points: Sequence[OperatingPoint] = (),
-                 window: int | None = None) -> None:
+                 window: int | None = None,
+                 keep_sharp: bool = False) -> None:
         self.device = choose_device(device)
-        self.points = dict(points or {}) or {'default': OperatingPoint()}
+        self.points = dict(points or {}) or {'default': default_point(net)}
         self.precision = choose_precision(precision, self.device)
         self.tile = tile
         self.tradeoff_points = list(tradeoff_points)
         self.window = window
-        self.net = channels_last(net.to(self.device)).eval()
+        self.keep_sharp = keep_sharp
+        self.net = placed(net, self.device).eval()
 
     @classmethod
     def from_pretrained(cls, weights: str | Path = 'small', **options: Any) -> Deblurrer:
@@ -104,11 +110,11 @@ class Deblurrer:
         if tradeoff is not None:
             point = point_at(self.tradeoff_points, tradeoff)
             check_alone(tradeoff, point, {'point': name, **changes})
-            return dataclasses.replace(point, **{key: value for key, value in changes.items() if value is not None})
+            return point.changed(**changes)
         if name is not None and name not in self.points:
             raise InputError(f"These weights have no operating point '{name}'; {nearest(name, self.points)}")
         point = self.points[name] if name else next(iter(self.points.values()))
-        return dataclasses.replace(point, **{key: value for key, value in changes.items() if value is not None})
+        return point.changed(**changes)
 
     def __call__(self,
                  image: Any,
@@ -132,7 +138,7 @@ class Deblurrer:
             on_call: Called as ``on_call(done, total)`` after each network call.
             tradeoff: One knob instead of a point: 0 most faithful (averaged, few steps) to 1 most vivid, along the path that
                 ``stochastic-refine sweep --store`` has put into the checkpoint.
-            **changes: ``sampler``, ``steps``, ``final_variance``, ``eta``, ``clamp``.
+            **changes: ``sampler``, ``steps``, ``final_variance``, ``last_time``, ``eta``, ``clamp``.
 
         Raises:
             InputError: If the photo cannot be read or a setting is out of range.
@@ -142,7 +148,21 @@ class Deblurrer:
         lq = torch.from_numpy(np.require(photo.pixels, requirements=['C', 'W'])).permute(2, 0, 1)  # no copy
         restorer = Restorer(self.net, self.precision, self.tile, on_call, self.window)
         restored = restorer.restore(lq, settings, keep_samples=keep_samples)
-        return Result(*(_take_array(restored, name) for name in ('image', 'initial', 'samples', 'std')), photo)
+        if self.keep_sharp:
+            _keep_sharp(restored, lq.to(self.device))
+        return Result(*(_take_array(restored, name) for name in ('image', 'initial', 'samples', 'std')), photo,
+                      restored.tiling)
+
+
+def _keep_sharp(restored: Restoration, lq: Tensor) -> None:
+    """Blend image and samples with the photo, (3, H, W), where that is sharp."""
+    weight = blur_weight(lq)
+    for name in ('image', 'samples'):
+        image = getattr(restored, name)
+        if image is not None:
+            setattr(restored, name, lq + weight * (image - lq))
+    if restored.std is not None:
+        restored.std = weight * restored.std
 
 
 def _take_array(restored: Restoration, name: str) -> NDArray[np.float32] | None:

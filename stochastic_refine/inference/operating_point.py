@@ -9,7 +9,9 @@ from typing import Any
 
 from torch import nn
 
-from ..diffusion import DIFFUSION_SAMPLERS, FLOW_SAMPLERS, SAMPLERS, TAKE_ETA, FlowSchedule, NoiseSchedule
+from ..archs.predict_refine_arch import check_refiner
+from ..archs.sampling import SamplingNetwork
+from ..diffusion import FLOW_SAMPLERS, SAMPLERS, TAKE_ETA, FlowSchedule, NoiseSchedule
 from ..errors import InputError
 from ..values import nearest, refuse_unknown, shortened
 
@@ -30,7 +32,7 @@ def check_tiles_and_windows(val: Mapping[str, Any]) -> None:
     Raises:
         InputError: Naming the first wrong one.
     """
-    tile, crop_size = val.get('tile', 'auto'), val.get('crop_size')
+    tile, crop_size = val.get('tile'), val.get('crop_size')
     if tile not in (None, 'auto') and (not _is_int(tile) or tile < 1):
         raise InputError(f"val: tile must be auto, ~ or a number of pixels, got '{tile}'.")
     if not isinstance(val.get('grids', False), bool):
@@ -170,25 +172,8 @@ class OperatingPoint:
 
 
 def default_point(net: nn.Module) -> OperatingPoint:
-    """Where a network is run that says nothing of it."""
-    return OperatingPoint('flow_euler', steps=2) if getattr(net, 'flow', None) is not None else OperatingPoint()
-
-
-def check_sampler(net: nn.Module, point: OperatingPoint) -> None:
-    """Check that a predict-and-refine network's refiner is one that the point samples.
-
-    Raises:
-        InputError: If the point is a flow's and the network a diffusion, or the other way round.
-    """
-    check_refiner(net.flow is not None, point, 'These weights')
-
-
-def check_refiner(flow: bool, point: OperatingPoint, where: str) -> None:
-    """:func:`check_sampler` for a refiner that is, or is not, a flow; ``where`` it stands begins the message."""
-    if flow != point.is_flow:
-        kind, samplers = ('a flow', FLOW_SAMPLERS) if flow else ('a diffusion', DIFFUSION_SAMPLERS)
-        raise InputError(f"{where}: the refiner is {kind}, from which the sampler {point.sampler} cannot draw; "
-                         f"choose {' or '.join(samplers)}.")
+    """Where a network is run whose checkpoint says nothing of it."""
+    return OperatingPoint(**net.default_point()) if isinstance(net, SamplingNetwork) else OperatingPoint()
 
 
 def check_sampling(network: Mapping[str, Any], where: str) -> None:
@@ -201,7 +186,7 @@ def check_sampling(network: Mapping[str, Any], where: str) -> None:
     refuse_unknown(sampling, _SAMPLING_KEYS, f'{where}: sampling')
     flow = network.get('refiner') == 'flow'
     point = OperatingPoint.from_options({'sampler': 'flow_euler', **sampling} if flow else sampling, f'{where}: sampling')
-    check_refiner(flow, point, f'{where}: sampling')
+    check_refiner(flow, point.sampler, f'{where}: sampling')
 
 
 def _is_int(value: Any) -> bool:

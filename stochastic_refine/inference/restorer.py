@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,17 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from ..archs.memory_format import converted
-from ..archs.predict_refine_arch import PredictRefineNet, conditioned_denoiser
-from ..diffusion import SampleNoise
+from ..archs.sampling import Part, SamplingNetwork
 from ..errors import InputError
-from ..processes import local_world_size
-from .operating_point import OperatingPoint, check_sampler
-from .tiling import UNKNOWN_RADIUS_HALO, TiledNet, WindowedNet, halo_of
+from .memory import SMALL, bytes_per_pixel, total_memory
+from .operating_point import OperatingPoint
+from .tiling import BlendedNet, TiledNet, WindowedNet, halo_of
 
-#: Share of the free memory that activations of one network call may take.
-MEMORY_SHARE = 0.4
-#: Bytes of activations per input pixel and channel-equivalent, for networks that do not tell (a generous guess).
-UNKNOWN_BYTES_PER_PIXEL = 8192
+#: Share of the device's memory that one network call of an image cut by ``auto`` may take, and that any call may.
+AUTO_SHARE, MOST_SHARE = 0.35, 0.9
 
 
 @dataclass
@@ -35,21 +30,27 @@ class Restoration:
         initial: Initial prediction, [0, 1]; None without a predictor.
         samples: (n, 3, H, W), [0, 1]; None unless kept.
         std: Standard deviation over the samples (n - 1 in the denominator); None with fewer than two.
+        tiling: What was cut into tiles whose seams are blended, in words, since the result then differs from that of the whole
+            image; None where nothing was, or where tiles are exact.
     """
 
     image: Tensor
     initial: Tensor | None = None
     samples: Tensor | None = None
     std: Tensor | None = None
+    tiling: str | None = None
 
 
 class Restorer:
     """Restores images with a network.
 
     Args:
-        net: :class:`PredictRefineNet`, or any network that maps (B, 3, H, W) in [0, 1] to the same.
+        net: A :class:`~stochastic_refine.archs.sampling.SamplingNetwork`, or any network that maps (B, 3, H, W) in [0, 1] to
+            the same.
         precision: ``'float32'`` or ``'bfloat16'`` (autocast; the samplers' own arithmetic stays in float32).
-        tile: Side of the tiles in pixels, None for the whole image at once, ``'auto'`` to choose by the free memory.
+        tile: Side of the tiles in pixels, None for the whole image at once, ``'auto'`` to cut what does not fit into the
+            device's memory. Tiles of networks that see a limited neighbourhood are exact; of others they overlap and are
+            blended, and the restoration says so.
         on_call: Called as ``on_call(done, total)`` after each network call.
         window: Side of the windows that a deterministic network, or the predictor, restores one by one (HINet's published
             test protocol), whatever ``tile`` is; None for the image as a whole. The denoiser always sees the image as a whole.
@@ -59,7 +60,7 @@ class Restorer:
     def __init__(self,
                  net: nn.Module,
                  precision: str = 'float32',
-                 tile: int | str | None = 'auto',
+                 tile: int | str | None = None,
                  on_call: Callable[[int, int], None] | None = None,
                  window: int | None = None,
                  compile: bool = False) -> None:
@@ -70,23 +71,12 @@ class Restorer:
         self.window = window
         self.compile = compile
         self._done = self._total = 0
+        self._blended: dict[str, None] = {}
 
     @property
     def device(self) -> torch.device:
         """Where the network is."""
         return next(self.net.parameters()).device
-
-    @property
-    def tiles_exactly(self) -> bool:
-        """Whether tiling changes nothing; False for networks with a global view, whose result it may change."""
-        return all(halo_of(part) is not None for part in self._parts())
-
-    def _parts(self) -> list[nn.Module]:
-        """The networks that tiles are given to."""
-        if not isinstance(self.net, PredictRefineNet):
-            return [self.net] if self.window is None else []
-        predictor = self.net.predictor if self.window is None else None
-        return [part for part in (predictor, self.net.denoiser) if part is not None]
 
     def restore(self,
                 lq: Tensor,
@@ -105,12 +95,16 @@ class Restorer:
             initial: The initial prediction if it is at hand already, (3, H, W).
         """
         lq = lq[None].to(self.device, torch.float32)
+        self._blended.clear()
         with self._inference():
-            if not isinstance(self.net, PredictRefineNet):
-                net = self._prediction_net(self.net, lq)
-                self._start(net.calls(*lq.shape[-2:]))
-                return Restoration(net(lq).float()[0].clamp(0, 1))
-            return self._sample(lq, point, keep_samples, None if initial is None else initial[None])
+            if not isinstance(self.net, SamplingNetwork):
+                net = self.predicting(Part(self.net), lq)
+                self.start(net.calls(*lq.shape[-2:]))
+                restored = Restoration(net(lq).float()[0].clamp(0, 1))
+            else:
+                restored = self._sample(lq, point, keep_samples, None if initial is None else initial[None])
+        restored.tiling = '; '.join(self._blended) or None
+        return restored
 
     def running_means(self,
                       lq: Tensor,
@@ -132,7 +126,7 @@ class Restorer:
         Raises:
             InputError: If the network is deterministic.
         """
-        if not isinstance(self.net, PredictRefineNet):
+        if not isinstance(self.net, SamplingNetwork):
             raise InputError(f'{type(self.net).__name__} is deterministic and has no samples to average; restore with it once.')
         counts = sorted(set(counts))
         point = replace(point, num_samples=counts[-1])
@@ -152,13 +146,11 @@ class Restorer:
 
     def predict(self, lq: Tensor) -> Tensor | None:
         """The initial prediction of one image, (3, H, W), or None if the network has no predictor."""
-        if not isinstance(self.net, PredictRefineNet) or self.net.predictor is None:
+        if not isinstance(self.net, SamplingNetwork):
             return None
-        lq = lq[None].to(self.device, torch.float32)
         with self._inference():
-            net = self._prediction_net(self.net.predictor, lq)
-            self._start(net.calls(*lq.shape[-2:]))
-            return net(lq).float()[0]
+            initial = self.net.predict_initial(lq[None].to(self.device, torch.float32), self)
+            return None if initial is None else initial[0]
 
     def _sample(self, lq: Tensor, point: OperatingPoint, keep_samples: bool, initial: Tensor | None) -> Restoration:
         batches = self._batches(lq, point)
@@ -184,42 +176,22 @@ class Restorer:
 
     def _batches(self, lq: Tensor, point: OperatingPoint, ends: Sequence[int] = ()) -> list[range]:
         """The seeds of each batch of samples: as large as memory allows, with a batch that ends at each of ``ends``."""
-        size = self._batch(lq, point.num_samples)
+        size = self._batch(lq, point)
         edges = sorted({0, point.num_samples, *ends})
         return [point.seeds[i:min(i + size, stop)] for start, stop in zip(edges, edges[1:]) for i in range(start, stop, size)]
 
     def _drawing(self, lq: Tensor, point: OperatingPoint, batches: Sequence[range],
                  initial: Tensor | None) -> tuple[Tensor | None, Callable[[range], Tensor]]:
         """The initial prediction, (1, 3, H, W), and what draws the samples of a batch, (B, 3, H, W), [0, 1]."""
-        size = lq.shape[-2:]
-        denoiser = self._tiled(self._sampling_net(self.net.denoiser), lq, max(map(len, batches)))
-        check_sampler(self.net, point)
-        schedule = point.schedule
-        calls = denoiser.calls(*size) * point.calls * len(batches)
-        if initial is None and self.net.predictor is not None:
-            predictor = self._prediction_net(self.net.predictor, lq)
-            self._start(calls + predictor.calls(*size))
-            initial = predictor(lq).float()
-        else:
-            self._start(calls)
-        initial = None if initial is None else initial.contiguous()  # the noise's layout: one for all is faster
+        self.net.check_point(point, 'These weights')
+        return self.net.begin(lq, initial, point, batches, self)
 
-        # Feature maps are kept of images that fit as a whole: those of all tiles would grow with the image.
-        denoise = conditioned_denoiser(
-            denoiser.net, self.net.conditioning(lq, initial), schedule, call=denoiser, share=denoiser.calls(*size) == 1,
-            added=self.net.added)
+    # ---------------------------------------------------------------- what a network that samples asks for (archs.sampling.Run)
 
-        def draw(seeds: range) -> Tensor:
-            noise = SampleNoise(seeds, lq.shape[1:], lq.device)
-            return self.net.sample(lq, initial, schedule, noise, denoise, sampler=point.sampler, clamp=point.clamp,
-                                   **point.sampler_options).clamp_(0, 1)
+    def start(self, calls: int) -> None:
+        self._done, self._total = 0, calls
 
-        return initial, draw
-
-    def _start(self, total: int) -> None:
-        self._done, self._total = 0, total
-
-    def _advance(self) -> None:
+    def advance(self) -> None:
         self._done += 1
         if self.on_call is not None:
             self.on_call(self._done, self._total)
@@ -235,50 +207,50 @@ class Restorer:
         finally:
             self.net.train(training)
 
-    def _sampling_net(self, denoiser: nn.Module) -> nn.Module:
-        """The denoiser as the samplers call it: compiled if asked for, its weights in the precision where that is safe.
+    def _sampling_net(self, net: nn.Module) -> nn.Module:
+        """The part as samplers call it.
 
-        Autocast else converts them at every call. Only networks that prepare for sampling are known to compute the same then.
+        Autocast else converts the weights at every call. Only networks that prepare for sampling are known to compute the same
+        with weights in the lower precision.
         """
-        if self.precision == 'bfloat16' and hasattr(denoiser, 'prepare_denoising'):
-            denoiser = converted(denoiser, torch.bfloat16)
+        if self.precision == 'bfloat16' and hasattr(net, 'prepare_denoising'):
+            net = converted(net, torch.bfloat16)
         if self.compile:
-            denoiser = copy.copy(denoiser)  # the caller's stays as it is
-            denoiser.compile()
-        return denoiser
+            net = copy.copy(net)  # the caller's stays as it is
+            net.compile()
+        return net
 
-    def _prediction_net(self, part: nn.Module, lq: Tensor) -> TiledNet | WindowedNet:
-        """What calls a part that is deterministic."""
-        return self._tiled(part, lq, 1) if self.window is None else WindowedNet(part, self.window, self._advance)
+    def predicting(self, part: Part, lq: Tensor) -> TiledNet | BlendedNet | WindowedNet:
+        return self.tiled(part, lq) if self.window is None else WindowedNet(part.net, self.window, self.advance)
 
-    def _tiled(self, part: nn.Module, lq: Tensor, batch: int) -> TiledNet:
-        tile = self.tile
-        if tile == 'auto':
-            pixels = _free_memory(self.device) * MEMORY_SHARE / (_bytes_per_pixel(part) * batch)
-            if lq.shape[-2] * lq.shape[-1] <= pixels:
-                tile = None
-            else:
-                tile = max(int(pixels**0.5) - 2 * (halo_of(part) or UNKNOWN_RADIUS_HALO), 128)
-        return TiledNet(part, tile, self._advance)
+    def tiled(self, part: Part, lq: Tensor, batch: int = 1, sampling: bool = False) -> TiledNet | BlendedNet:
+        height, width = lq.shape[-2:]
+        tile, pixels = self.tile, height * width
+        if pixels > SMALL and not isinstance(tile, int):
+            need, memory = batch * self._bytes_per_pixel(part), total_memory(self.device)
+            if tile is None and need * pixels > MOST_SHARE * memory:
+                raise InputError(
+                    f'An image of {width}x{height} takes about {need * pixels / 2**30:.1f} GiB in {type(part.net).__name__} as a '
+                    f'whole, of the {memory / 2**30:.1f} GiB that {self.device} has; give a tile size (tile in val:, --tile), '
+                    'or use a larger machine.')
+            fitting = int((AUTO_SHARE * memory / need)**0.5)
+            tile = None if tile is None or pixels <= fitting**2 else max(fitting - 2 * (halo_of(part.net) or 0), 128)
+        elif tile == 'auto':
+            tile = None
+        net = self._sampling_net(part.net) if sampling else part.net
+        if halo_of(part.net) is not None or tile is None or tile >= max(height, width):
+            return TiledNet(net, tile, self.advance)
+        self._blended[f'{type(part.net).__name__}, which sees the whole image, in blended tiles of {tile} pixels'] = None
+        return BlendedNet(net, tile, self.advance)
 
-    def _batch(self, lq: Tensor, num_samples: int) -> int:
+    def _bytes_per_pixel(self, part: Part) -> float:
+        return bytes_per_pixel(part.net, part.channels, part.noise_conditioned) / part.scale**2
+
+    def _batch(self, lq: Tensor, point: OperatingPoint) -> int:
         """How many samples of this image to draw at once."""
-        pixels = _free_memory(self.device) * MEMORY_SHARE / _bytes_per_pixel(self.net.denoiser)
+        pixels = lq.shape[-2] * lq.shape[-1]
         # On a CPU a batch gains nothing once an image keeps the cores busy.
-        limit = 8 if self.device.type == 'cpu' else 32
-        budget = min(pixels, 2**18 if self.device.type == 'cpu' else pixels)
-        return max(1, min(num_samples, limit, int(budget / (lq.shape[-2] * lq.shape[-1]))))
-
-
-def _bytes_per_pixel(part: nn.Module) -> int:
-    return getattr(part, 'activation_bytes_per_pixel', UNKNOWN_BYTES_PER_PIXEL)
-
-
-def _free_memory(device: torch.device) -> int:
-    """Free bytes on the device for this process, as far as the system tells; on a CPU at most 8 GiB, to leave others room."""
-    if device.type == 'cuda':
-        return torch.cuda.mem_get_info(device)[0] // math.ceil(local_world_size() / torch.cuda.device_count())
-    try:
-        return min(os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') // local_world_size(), 8 * 2**30)
-    except (ValueError, OSError, AttributeError):  # not told on this system
-        return 4 * 2**30
+        most, budget = (8, 2**18) if self.device.type == 'cpu' else (32, None)
+        if budget is None:
+            budget = AUTO_SHARE * total_memory(self.device) / self._bytes_per_pixel(self.net.parts(point)[-1])
+        return max(1, min(point.num_samples, most, int(budget / pixels)))

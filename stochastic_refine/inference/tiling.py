@@ -19,13 +19,13 @@ from torch import Tensor, nn
 
 from ..archs.predict_refine_arch import final_output
 
-#: Halo for networks that declare none: a compromise, since they may look at the whole image.
-UNKNOWN_RADIUS_HALO = 64
-UNKNOWN_SIZE_MULTIPLE = 32
-
 
 def halo_of(net: nn.Module) -> int | None:
-    """Pixels of context that make a tile exact; None if the network does not tell, because it may see the whole image."""
+    """Pixels of context that make a tile exact; None if there are none, as with a network that sees the whole image.
+
+    A network tells them as ``tile_halo``, for tiles aligned to its ``size_multiple``. Global pooling, normalisation by an image's
+    own statistics, attention or a Fourier transform over the whole image leave it without.
+    """
     return getattr(net, 'tile_halo', None)
 
 
@@ -35,16 +35,15 @@ class TiledNet:
     ``x`` may be a list of tensors, concatenated along the channels tile by tile, so that the image never is as a whole.
 
     Args:
-        net: A network that maps (B, C, H, W) to (B, C', H, W).
+        net: A network that maps (B, C, H, W) to (B, C', H, W); in tiles it must have a halo.
         tile: Side of a tile without its halo, pixels; None runs the whole image at once.
         on_call: Called after each network call, for progress.
     """
 
     def __init__(self, net: nn.Module, tile: int | None, on_call: Callable[[], None] = lambda: None) -> None:
         self.net = net
-        self.multiple = getattr(net, 'size_multiple', UNKNOWN_SIZE_MULTIPLE)
-        halo = halo_of(net)
-        self.halo = UNKNOWN_RADIUS_HALO if halo is None else halo
+        self.multiple = getattr(net, 'size_multiple', 1)
+        self.halo = halo_of(net) or 0
         self.tile = None if tile is None else max(self.multiple, tile // self.multiple * self.multiple)
         self.on_call = on_call
 
@@ -83,6 +82,59 @@ class TiledNet:
 
 def _concatenated(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+class BlendedNet:
+    """Calls ``net(x, *args)`` on overlapping tiles of ``x``, each as an image of its own, and blends the overlaps.
+
+    For networks that no halo makes exact. Tiles are spread evenly, a quarter of each overlaps its neighbour's, and there the
+    weights go linearly from one to the other, so that no seam shows. ``args`` are passed on to every call.
+
+    Args:
+        net: A network that maps (B, C, H, W) to (B, C', H, W).
+        tile: Side of a tile, pixels.
+        on_call: Called after each network call, for progress.
+    """
+
+    def __init__(self, net: nn.Module, tile: int, on_call: Callable[[], None] = lambda: None) -> None:
+        self.net = net
+        self.tile = tile
+        self.overlap = tile // 4
+        self.on_call = on_call
+
+    def calls(self, height: int, width: int) -> int:
+        """Network calls that an image of this size takes."""
+        return len(self.starts(height)) * len(self.starts(width))
+
+    def starts(self, side: int) -> list[int]:
+        """First rows, or columns, of the tiles along a side."""
+        room = max(side - self.tile, 0)
+        count = math.ceil(room / (self.tile - self.overlap)) + 1
+        return [round(i * room / (count - 1)) for i in range(count)] if count > 1 else [0]
+
+    def __call__(self, x: Tensor | Sequence[Tensor], *args: Any) -> Tensor:
+        """The blended output for ``x``, (B, C', H, W), float32."""
+        parts = [x] if isinstance(x, Tensor) else x
+        height, width = parts[0].shape[-2:]
+        total = weights = None
+        for top in self.starts(height):
+            for left in self.starts(width):
+                at = (..., slice(top, top + self.tile), slice(left, left + self.tile))
+                part = final_output(self.net, self.net(_concatenated([part[at] for part in parts]), *args)).float()
+                if total is None:
+                    total = part.new_zeros(*part.shape[:2], height, width)
+                    weights = part.new_zeros(height, width)
+                rows, columns = part.shape[-2:]
+                weight = self._ramp(rows, part.device)[:, None] * self._ramp(columns, part.device)
+                total[at] += weight * part
+                weights[at] += weight
+                self.on_call()
+        return total.div_(weights)
+
+    def _ramp(self, side: int, device: torch.device) -> Tensor:
+        """Weights along a tile's side: rising over the overlap, 1 in the middle, falling again."""
+        at = torch.arange(side, device=device) + 0.5
+        return (torch.minimum(at, side - at) / max(self.overlap, 1)).clamp(max=1)
 
 
 class WindowedNet:

@@ -15,11 +15,11 @@ import torch.distributed as dist
 from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger
 from torch import Tensor, nn
-from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_map_only
 
 from ..archs.build import check_arch_options, without_pretrained
-from ..archs.memory_format import channels_last
+from ..archs.memory_format import placed
 from ..archs.predict_refine_arch import final_output
 from ..archs.pretrained import check_weights, complete_networks, read_weights
 from ..checkpoints import METADATA_KEY, write_atomically
@@ -30,6 +30,7 @@ from ..errors import InputError
 from ..inference.operating_point import OperatingPoint, check_tiles_and_windows
 from ..inference.restorer import Restorer
 from ..losses.perceptual_loss import build_perceptual_loss
+from ..processes import refuse_several_gpus
 from ..values import attempt, nearest
 from .activation_checkpointing import check_setting, checkpoint_activations
 from .lr_scheduler import build_schedulers
@@ -82,6 +83,7 @@ class RestorationModel(ShardedValidation, SRModel):
         Raises:
             InputError: At the first that it would fail over, or pass over.
         """
+        refuse_several_gpus(opt)  # by BasicSR's own launcher, and forks', nobody else does
         for where, block in (('train', opt.get('train') or {}), ('val', opt.get('val') or {})):
             if block.get('precision', 'float32') not in PRECISIONS:
                 raise InputError(f"{where}: precision must be float32 or bfloat16, got '{block['precision']}'.")
@@ -122,8 +124,8 @@ class RestorationModel(ShardedValidation, SRModel):
         # SRModel does not start without a loss, and fails over some perceptual ones
         train_opt['pixel_opt'] = pixel or {'type': 'L1Loss', 'loss_weight': 0.0, 'reduction': 'mean'}
         super().init_training_settings()
-        if self.ema_decay > 0:  # BasicSR builds it past model_to_device; the network scored computes as the one tested
-            channels_last(self.net_g_ema)
+        if self.ema_decay > 0:  # BasicSR builds it past model_to_device
+            self.net_g_ema = placed(self.net_g_ema, self.device)
         self.cri_pix = self.cri_pix if pixel else None
         if perceptual:
             self.cri_perceptual = build_perceptual_loss(perceptual).to(self.device)
@@ -137,12 +139,12 @@ class RestorationModel(ShardedValidation, SRModel):
 
     def model_to_device(self, net: nn.Module, **options: Any) -> nn.Module:
         """Place a network; ``options`` are DistributedDataParallel's."""
-        net = channels_last(net.to(self.device))
+        net = placed(net, self.device)
         if self.opt['dist']:
             device_ids = [torch.cuda.current_device()] if self.device.type == 'cuda' else None
             return DistributedDataParallel(net, device_ids=device_ids, **{
                 'find_unused_parameters': self.opt.get('find_unused_parameters', False), **options})
-        return DataParallel(net) if self.opt['num_gpu'] > 1 else net
+        return net
 
     def load_network(self, net: nn.Module, load_path: str, strict: bool = True, param_key: str = 'params') -> None:
         """Load weights by name or from a file, in any format that is known, without running code from it."""
@@ -372,7 +374,7 @@ class RestorationModel(ShardedValidation, SRModel):
         """The path that validation shares with the command line and Python, over the averaged weights if there are any."""
         val = self.opt.get('val') or {}
         net = self.net_g_ema if hasattr(self, 'net_g_ema') else self.get_bare_model(self.net_g)
-        return Restorer(net, precision=val.get('precision', 'float32'), tile=val.get('tile', 'auto'),
+        return Restorer(net, precision=val.get('precision', 'float32'), tile=val.get('tile'),
                         window=val['crop_size'] if val.get('grids') else None)
 
     def restorations(self) -> dict[str, Tensor]:

@@ -7,8 +7,9 @@ from typing import Any
 from basicsr.losses import build_loss
 from torch import Tensor
 
+from ..archs.predict_refine_arch import check_refiner
 from ..errors import InputError
-from ..inference.operating_point import VALIDATION_KEYS, OperatingPoint, check_refiner
+from ..inference.operating_point import VALIDATION_KEYS, OperatingPoint
 from .restoration_model import RestorationModel
 
 
@@ -23,7 +24,8 @@ class StochasticRefineModel(RestorationModel):
 
     ``val:`` holds one operating point (``sampler``, ``steps``, ``final_variance``, ``num_samples``, ``average``, ``seed``,
     ``eta``, ``clamp``; a flow's has ``last_time`` and is ``flow_euler`` with 2 steps by default), scored as ``sample``, or
-    several under ``operating_points: {name: {...}}``. All are validated in one pass, with the initial prediction, computed once, beside them as ``initial``.
+    several under ``operating_points: {name: {...}}``. All are validated in one pass, with the initial prediction, computed
+    once, beside them as ``initial``.
 
     Overridden: the losses and the named results. Inherited: everything else.
     """
@@ -35,7 +37,7 @@ class StochasticRefineModel(RestorationModel):
     @classmethod
     def check_options(cls, opt: dict[str, Any]) -> None:
         for name, point in operating_points_of(opt.get('val') or {}, is_flow(opt)).items():
-            check_refiner(is_flow(opt), point, f'val: {name}')
+            check_refiner(is_flow(opt), point.sampler, f'val: {name}')
         key, other = ('flow_opt', 'noise_opt') if is_flow(opt) else ('noise_opt', 'flow_opt')
         if opt['is_train'] and opt['train'].get(other):
             refiner = 'flow' if is_flow(opt) else 'diffusion'

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ..archs.predict_refine_arch import PredictRefineNet
+from ..archs.sampling import SamplingNetwork
 from ..comparison.images import ImagePair
 from ..comparison.protocols import spread_evenly
 from ..comparison.published import published_table
@@ -77,9 +77,9 @@ def entropy_study(images: Sequence[ImagePair], network: Network, output: Path, d
 def _predictor(network: Network, device: torch.device) -> Callable[[Tensor], Tensor]:
     """What gives the initial prediction; a deterministic network is a predictor as a whole."""
     restorer = restorer_of(network, device)
-    if not isinstance(restorer.net, PredictRefineNet):
+    if not isinstance(restorer.net, SamplingNetwork):
         return lambda lq: restorer.restore(lq, OperatingPoint()).image
-    if restorer.net.predictor is None:
+    if not restorer.net.has_initial:
         raise InputError(f'{network.name} has no predictor, so it leaves no residual; give a predict-and-refine network with '
                          '--weights.')
     return restorer.predict

@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .. import __version__
-from ..archs.predict_refine_arch import PredictRefineNet
+from ..archs.sampling import SamplingNetwork
 from ..checkpoints import write_atomically
 from ..comparison.caches import read_arrays
 from ..comparison.images import ImagePair, pairs_of_data_folder, pairs_of_folders, pairs_of_options
@@ -76,7 +76,7 @@ def sampling_restorer(network: Network, device: torch.device) -> Restorer:
         InputError: If it is deterministic.
     """
     restorer = restorer_of(network, device)
-    if not isinstance(restorer.net, PredictRefineNet):
+    if not isinstance(restorer.net, SamplingNetwork):
         raise InputError(f'{network.name} is deterministic and draws no samples; give a predict-and-refine network with '
                          '--weights.')
     return restorer

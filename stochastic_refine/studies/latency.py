@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..archs.predict_refine_arch import PredictRefineNet
+from ..archs.sampling import SamplingNetwork
 from ..comparison.complexity import operating_cost
 from ..comparison.images import ImagePair
 from ..comparison.protocols import spread_evenly
@@ -52,7 +52,7 @@ def latency_study(images: Sequence[ImagePair],
     rows = []
     for network in networks:
         restorer = restorer_of(network, device)
-        samples = isinstance(restorer.net, PredictRefineNet)
+        samples = isinstance(restorer.net, SamplingNetwork)
         ready = _Warmed(restorer)
         for point in points if samples else points[:1]:
 
@@ -71,7 +71,7 @@ def latency_study(images: Sequence[ImagePair],
                 'steps': point.steps if samples else None,
                 'final_variance': point.variance if samples else None,
                 'alpha_bar_T': point.leftover_signal if samples else None,
-                'calls': point.calls + (restorer.net.predictor is not None) if samples else 1,
+                'calls': point.calls + restorer.net.has_initial if samples else 1,
                 'seconds': float(np.median([image['seconds'] for image in found])),
                 'params': cost.million_params,
                 'gflops': float('nan') if cost.gflops is None else cost.gflops,

@@ -52,8 +52,8 @@ class Row:
         cell = self.cell
         return {
             'cell': cell_name(cell), 'sampler': cell.sampler, 'steps': cell.steps, 'final_variance': cell.variance,
-            'last_time': cell.last_time, 'eta': cell.eta if cell.sampler in TAKE_ETA else None, 'clamp': cell.clamp, 'samples': cell.num_samples,
-            'alpha_bar_T': cell.leftover_signal,
+            'last_time': cell.last_time, 'eta': cell.eta if cell.sampler in TAKE_ETA else None, 'clamp': cell.clamp,
+            'samples': cell.num_samples, 'alpha_bar_T': cell.leftover_signal,
             **{key: None if math.isnan(score) else score for key, score in self.scores.items()},
             'images': self.images, 'calls': self.calls, 'seconds': round(self.seconds, 4), 'on_front': self.on_front,
             'pick': ' '.join(self.picks), 'eliminated': self.eliminated,

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ..archs.predict_refine_arch import PredictRefineNet
+from ..archs.build import arch_class
 from ..comparison.images import ImagePair
 from ..comparison.protocols import spread_evenly
 from ..comparison.provenance import commit, machine
@@ -76,7 +76,10 @@ def sweep(network: Network,
     fingerprint = _check_network(network)
     place = process_device(device)
     bench = Bench(network, fingerprint, tuple(metrics), str(place), output / 'units', output / 'images' if save else None)
-    predicts = load_once(network, fingerprint, str(place)).predictor is not None
+    net = load_once(network, fingerprint, str(place))
+    for cell in cells:
+        net.check_point(cell, network.name)
+    predicts = net.has_initial
     better = (COLUMNS[pair[0]].better, COLUMNS[pair[1]].better)
     rows: dict[OperatingPoint, Row] = {}
 
@@ -129,9 +132,10 @@ def sweep(network: Network,
 
 def _check_network(network: Network) -> str:
     """The network's fingerprint; an InputError unless it has operating points."""
-    if network.network['type'] != PredictRefineNet.__name__:
-        raise InputError(f"{network.source} is a {network.network['type']}, a deterministic network without operating points; "
-                         'a sweep needs a PredictRefineNet.')
+    kind = network.network['type']
+    if not hasattr(arch_class(kind), 'begin'):
+        raise InputError(f'{network.source} is a {kind}, a deterministic network without operating points; a sweep needs a '
+                         'network that samples, such as a PredictRefineNet.')
     return weights_fingerprint(network)
 
 

@@ -10,6 +10,7 @@ import torch
 from stochastic_refine.archs import PredictRefineNet, RefineUNet
 from stochastic_refine.errors import InputError
 from stochastic_refine.inference.operating_point import OperatingPoint
+from stochastic_refine.inference import restorer
 from stochastic_refine.inference.restorer import Restorer
 from stochastic_refine.inference.tiling import TiledNet, halo_of
 
@@ -30,9 +31,9 @@ def test_tiled_equals_whole(net: PredictRefineNet, size: tuple[int, int]) -> Non
     lq = torch.rand(3, *size, generator=torch.Generator().manual_seed(1))
     whole = Restorer(net, tile=None).restore(lq, POINT, keep_samples=True)
     tiled = Restorer(net, tile=32)
-    assert tiled.tiles_exactly
     assert TiledNet(net.denoiser, 32).calls(*size) > 4  # it really is cut
     result = tiled.restore(lq, POINT, keep_samples=True)
+    assert result.tiling is None
     for a, b in ((whole.samples, result.samples), (whole.initial, result.initial), (whole.std, result.std)):
         assert (a - b).abs().max() < 1e-5
 
@@ -59,10 +60,10 @@ def test_prepared_samples_are_those_of_plain_calls(net: PredictRefineNet) -> Non
     handle = net.denoiser.noise_embedding.register_forward_hook(lambda *call: embedded.append(call))
     for tile in (None, 16):
         one_by_one = Restorer(net, tile=tile)
-        one_by_one._batch = lambda lq, num_samples: 1
-        for restorer in (Restorer(net, tile=tile), one_by_one):
+        one_by_one._batch = lambda lq, point: 1
+        for restoring in (Restorer(net, tile=tile), one_by_one):
             embedded.clear()
-            samples = restorer.restore(lq, POINT, keep_samples=True).samples
+            samples = restoring.restore(lq, POINT, keep_samples=True).samples
             torch.testing.assert_close(samples, expected, rtol=0, atol=1e-5)
             assert len(embedded) == 1
     handle.remove()
@@ -106,10 +107,10 @@ def test_paper_nets_need_288_pixels() -> None:
 
 def test_sample_depends_on_its_seed_alone(net: PredictRefineNet) -> None:
     lq = torch.rand(3, 20, 17)
-    restorer = Restorer(net)
-    together = restorer.restore(lq, POINT, keep_samples=True).samples
+    restoring = Restorer(net)
+    together = restoring.restore(lq, POINT, keep_samples=True).samples
     for i in range(3):
-        alone = restorer.restore(lq, OperatingPoint(steps=3, final_variance=0.5, seed=i)).image
+        alone = restoring.restore(lq, OperatingPoint(steps=3, final_variance=0.5, seed=i)).image
         torch.testing.assert_close(alone, together[i], rtol=0, atol=1e-6)
     assert (together[0] - together[1]).abs().mean() > 1e-3
 
@@ -127,18 +128,18 @@ def test_mean_and_std_are_those_of_the_samples(net: PredictRefineNet) -> None:
 
 def test_running_means_are_those_of_restore(net: PredictRefineNet) -> None:
     lq = torch.rand(3, 20, 17)
-    restorer = Restorer(net)
+    restoring = Restorer(net)
     calls = []
-    restorer.on_call = lambda done, total: calls.append((done, total))
-    means = dict(restorer.running_means(lq, POINT, [5, 1, 2, 5]))
+    restoring.on_call = lambda done, total: calls.append((done, total))
+    means = dict(restoring.running_means(lq, POINT, [5, 1, 2, 5]))
     assert list(means) == [1, 2, 5]
     assert calls[-1] == (10, 10)  # the prediction once, and three batches of three steps
-    restorer.on_call = None
+    restoring.on_call = None
     for count, image in means.items():
-        averaged = restorer.restore(lq, OperatingPoint(steps=3, final_variance=0.5, num_samples=count, average=True)).image
+        averaged = restoring.restore(lq, OperatingPoint(steps=3, final_variance=0.5, num_samples=count, average=True)).image
         torch.testing.assert_close(image, averaged, rtol=0, atol=1e-6)
-    assert torch.equal(means[1], restorer.restore(lq, OperatingPoint(steps=3, final_variance=0.5)).image)
-    given = dict(restorer.running_means(lq, POINT, [2], restorer.predict(lq)))
+    assert torch.equal(means[1], restoring.restore(lq, OperatingPoint(steps=3, final_variance=0.5)).image)
+    given = dict(restoring.running_means(lq, POINT, [2], restoring.predict(lq)))
     torch.testing.assert_close(given[2], means[2], rtol=0, atol=1e-6)
 
 
@@ -164,29 +165,62 @@ def test_network_restores_like_the_restorer(net: PredictRefineNet) -> None:
 
 def test_given_initial_is_used_and_mode_restored(net: PredictRefineNet) -> None:
     lq = torch.rand(3, 16, 16)
-    restorer = Restorer(net)
+    restoring = Restorer(net)
     net.train()
-    initial = restorer.predict(lq)
+    initial = restoring.predict(lq)
     calls = []
-    restorer.on_call = lambda done, total: calls.append((done, total))
-    a = restorer.restore(lq, POINT, initial=initial).image
+    restoring.on_call = lambda done, total: calls.append((done, total))
+    a = restoring.restore(lq, POINT, initial=initial).image
     assert calls[-1] == (3, 3)  # three samples in one batch, and no predictor call
-    b = restorer.restore(lq, POINT).image
+    b = restoring.restore(lq, POINT).image
     assert calls[-1] == (4, 4)
     torch.testing.assert_close(a, b)
     assert net.training
     net.eval()
 
 
-def test_deterministic_network_and_its_tiles() -> None:
-    """A network that declares no radius is run too, and the user can be told that tiles are not exact."""
-    net = torch.nn.Conv2d(3, 3, 3, padding=1)
-    lq = torch.rand(3, 300, 40)
-    whole, tiled = Restorer(net, tile=None), Restorer(net, tile=64)
-    assert not tiled.tiles_exactly
-    result = whole.restore(lq, POINT)
-    assert result.std is None and result.initial is None
-    torch.testing.assert_close(result.image, tiled.restore(lq, POINT).image, rtol=0, atol=1e-6)
+class Brightness(torch.nn.Module):
+    """A network that sees the whole image: it adds the image's mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x / 2 + self.gain * x.mean((1, 2, 3), keepdim=True) / 2
+
+
+def test_networks_that_see_the_whole_image_are_whole_or_blended() -> None:
+    """Never cut unless asked to; then the seams are blended and the result says so."""
+    net = Brightness()
+    ramp = torch.linspace(0, 1, 300)[None, :, None].expand(3, 300, 200).contiguous()
+    whole = Restorer(net).restore(ramp, POINT)
+    assert whole.tiling is None and whole.std is None and whole.initial is None
+    torch.testing.assert_close(whole.image, ramp / 2 + 0.25)
+    calls = []
+    tiled = Restorer(net, tile=64, on_call=lambda done, total: calls.append((done, total))).restore(ramp, POINT)
+    assert tiled.tiling == 'Brightness, which sees the whole image, in blended tiles of 64 pixels'
+    assert calls[-1] == (24, 24)  # 6 x 4 tiles that overlap by a quarter or more
+    steps = tiled.image[0].diff(dim=0)
+    assert (tiled.image - whole.image).abs().max() > 0.1  # each tile adds its own mean
+    assert steps.min() >= 0 and steps.max() < 3 / 300  # and yet there is no seam
+    still = torch.nn.Conv2d(3, 3, 1)
+    torch.nn.init.dirac_(still.weight)
+    torch.nn.init.zeros_(still.bias)
+    torch.testing.assert_close(Restorer(still, tile=50).restore(ramp, POINT).image, ramp)
+
+
+def test_what_is_cut_depends_on_the_devices_memory_alone(net: PredictRefineNet, monkeypatch) -> None:
+    lq = torch.rand(3, 400, 700)
+    asked: list[int | None] = []
+    monkeypatch.setattr(restorer, 'TiledNet', lambda net, tile, on_call: asked.append(tile) or TiledNet(net, tile, on_call))
+    for gigabytes, processes in ((64, 1), (64, 8), (0.02, 1), (0.02, 8)):
+        monkeypatch.setattr(restorer, 'total_memory', lambda device, gigabytes=gigabytes: int(gigabytes * 2**30))
+        monkeypatch.setenv('LOCAL_WORLD_SIZE', str(processes))
+        Restorer(net.predictor, tile='auto').restore(lq, POINT)
+    assert asked[:2] == [None, None] and asked[2] == asked[3] < 400
+    with pytest.raises(InputError, match='700x400 takes about .* GiB in RefineUNet as a whole, of the 0.0 GiB.*tile'):
+        Restorer(net.predictor).restore(lq, POINT)
 
 
 def test_a_point_on_a_finer_grid_visits_some_of_its_levels() -> None:
