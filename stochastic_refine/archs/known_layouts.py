@@ -117,7 +117,8 @@ def _double_scale_discriminator(s: Shapes) -> dict[str, Any]:
 
 @layout('MAXIM')
 def _maxim(s: Shapes) -> dict[str, Any]:
-    depth = s.count('stages.0.inputs.')
+    if (depth := s.count('stages.0.inputs.')) == 0:
+        raise KeyError('stages.0.inputs')
     return options_of({published_name(name, depth): shape for name, shape in s.items()}, 'The state dict')
 
 
