@@ -88,6 +88,6 @@ class SamplingNetwork(Protocol):
             run: See :class:`Run`.
 
         Returns:
-            The initial prediction or None, and what draws the samples of a batch of seeds, (B, 3, H, W), [0, 1]. A sample depends
-            on its seed alone, not on the batch it is drawn in.
+            The initial prediction or None, and what draws the samples of a batch of seeds, (B, 3, H, W), [0, 1]. A sample
+            depends on its seed alone, not on the batch it is drawn in.
         """

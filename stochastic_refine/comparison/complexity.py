@@ -60,7 +60,7 @@ def complexity(net: nn.Module,
         noise_conditioned: Whether it is called as ``net(x, noise_level)``, with noise_level (B,).
     """
     if isinstance(net, SamplingNetwork):
-        raise ValueError(f'How often a {type(net).__name__} calls its parts depends on the operating point; use operating_cost.')
+        raise ValueError(f'How often a {type(net).__name__} calls its parts depends on the point; use operating_cost.')
     params = sum(parameter.numel() for parameter in net.parameters())
     try:
         from mmengine.analysis import FlopAnalyzer

@@ -35,7 +35,7 @@ class Result:
         samples: Every sample, (n, H, W, 3); None unless asked for.
         std: Standard deviation over the samples per pixel and channel, (H, W, 3): where the model is unsure. None with one.
         source: The photo as read, whose depth, transparency and metadata :meth:`save` keeps.
-        tiling: See :class:`~stochastic_refine.inference.restorer.Restoration`; None where the result is that of the whole photo.
+        tiling: See :class:`~stochastic_refine.inference.restorer.Restoration`; None where it is that of the whole photo.
     """
 
     image: NDArray[np.float32]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
-from ..archs.predict_refine_arch import PredictRefineNet
+from ..archs.sampling import SamplingNetwork
+from ..checkpoints import make_folder
 from ..errors import InputError
 from ..processes import my_share, rank, run_parallel, wait_for_all
 from ..values import nearest
 from .deblurrer import Deblurrer, Result
 from .devices import process_device
-from .photos import FORMATS, find_photos, write_photo
-from .restorer import Restorer
+from .photos import FORMATS, in_words, not_kept, search_photos, write_photo
 
 WHAT = ('image', 'initial', 'samples', 'std')
 #: A standard deviation this large, in [0, 1], is drawn white in a std map.
@@ -41,7 +41,7 @@ class _Job:
 
 
 def restore_photos(inputs: Sequence[str],
-                   output: Path,
+                   output: str | Path,
                    weights: str = 'small',
                    save: Sequence[str] = ('image', ),
                    overwrite: bool = False,
@@ -49,6 +49,7 @@ def restore_photos(inputs: Sequence[str],
                    device: str = 'auto',
                    precision: str = 'auto',
                    tile: int | str | None = 'auto',
+                   keep_sharp: bool = False,
                    workers: int = 1,
                    **settings: Any) -> int:
     """Restore photos into a folder, or one photo into a file, with a progress bar.
@@ -59,8 +60,9 @@ def restore_photos(inputs: Sequence[str],
 
     Args:
         inputs: Files, folders or patterns.
-        output: Folder, or for one photo a file with an image's suffix.
-        weights, device, precision, tile: See :class:`~stochastic_refine.inference.deblurrer.Deblurrer`.
+        output: Folder, or for one photo a file with a photo's suffix; a name that ends in ``/`` is a folder. Photos from
+            subfolders go into subfolders of it.
+        weights, device, precision, tile, keep_sharp: See :class:`~stochastic_refine.inference.deblurrer.Deblurrer`.
         save: Any of ``image``, ``initial``, ``samples``, ``std``.
         overwrite: Restore again what is there.
         recursive: Search folders with their subfolders.
@@ -77,17 +79,19 @@ def restore_photos(inputs: Sequence[str],
     for what in save:
         if what not in WHAT:
             raise InputError(f"--save knows no '{what}'; {nearest(what, WHAT)}")
-    photos = find_photos(inputs, recursive=recursive)
-    targets = _targets(photos, output)
-    loading = (('weights', weights), ('device', device), ('precision', precision), ('tile', tile))
+    found = search_photos(inputs, recursive, results=Path(output))
+    targets = _targets(found.places, output)
+    if found.passed_over and rank() == 0:
+        print(f'Note: passed over {in_words(found.passed_over)}: photos are JPEG, PNG, WebP, TIFF and BMP.', file=sys.stderr)
+    loading = (('weights', weights), ('device', device), ('precision', precision), ('tile', tile),
+               ('keep_sharp', keep_sharp))
     deblurrer = _deblurrer(loading)
     changes = {key: value for key, value in settings.items() if key not in ('point', 'samples')}
     point = deblurrer.operating_point(settings.get('point'), num_samples=settings.get('samples'), **changes)
     _check_save(save, deblurrer.net, point.num_samples)
-    if tile is not None and rank() == 0 and not Restorer(deblurrer.net).tiles_exactly:
-        print('Note: this network sees the whole image, so tiling, used if a photo does not fit into memory, can change its '
-              'result; --tile none prevents it.', file=sys.stderr)
-    _make_folder(next(iter(targets.values())).parent)
+    _check_apart(targets, save, point.num_samples)
+    for folder in dict.fromkeys(target.parent for target in targets.values()):
+        make_folder(folder)
 
     jobs = [_Job(photo, target, tuple(save), loading, tuple(settings.items())) for photo, target in targets.items()
             if overwrite or not all(file.exists() for file in _files(target, save, point.num_samples))]
@@ -112,9 +116,9 @@ def restore_photos(inputs: Sequence[str],
 
 def _check_save(save: Sequence[str], net: nn.Module, num_samples: int) -> None:
     """Raise an InputError, before any work, if the network has not what is to be saved."""
-    if not isinstance(net, PredictRefineNet) and set(save) - {'image'}:
+    if not isinstance(net, SamplingNetwork) and set(save) - {'image'}:
         raise InputError(f'{type(net).__name__} is deterministic and gives the image alone; leave the rest out of --save.')
-    if 'initial' in save and net.predictor is None:
+    if 'initial' in save and not net.has_initial:
         raise InputError('These weights have no initial prediction; leave initial out of --save.')
     if 'std' in save and num_samples < 2:
         raise InputError('A std map needs at least two samples; add --samples 8, for example.')
@@ -152,6 +156,10 @@ def _restore(job: _Job, on_call: Callable[[int, int], None] | None = None) -> st
         if 'memory' not in f'{type(error).__name__} {error}'.lower():
             raise
         return f'{job.photo} does not fit into memory; restore it with smaller tiles, for example --tile 512, or fewer workers.'
+    if result.tiling:
+        tqdm.write(f'Note: {job.photo}: {result.tiling}.', file=sys.stderr)
+    if lost := not_kept(result.source, job.target):
+        tqdm.write(f'Note: {job.photo}: {job.target.name} does not keep {", ".join(lost)}.', file=sys.stderr)
     try:
         _write(result, job.target, job.save)
     except InputError as error:
@@ -161,34 +169,39 @@ def _restore(job: _Job, on_call: Callable[[int, int], None] | None = None) -> st
     return None
 
 
-def _targets(photos: list[Path], output: Path) -> dict[Path, Path]:
-    """The result's file for each photo."""
-    if output.suffix and not output.is_dir():
-        if output.suffix.lower() not in FORMATS:
-            raise InputError(f"Output {output} has the unknown suffix '{output.suffix}'; use one of {', '.join(FORMATS)}, or a "
-                             'folder.')
-        if len(photos) > 1:
-            raise InputError(f'{len(photos)} photos cannot all be written to the file {output}; give a folder.')
-        targets = {photos[0]: output}
-    else:
-        targets = {photo: output / photo.name for photo in photos}
-    stems: dict[str, Path] = {}
+def _targets(places: Mapping[Path, Path], output: str | Path) -> dict[Path, Path]:
+    """The result's file for each photo, whose place below the output folder is given."""
+    is_folder, output = str(output).endswith(('/', os.sep)) or Path(output).is_dir(), Path(output)
+    known = output.suffix.lower() in FORMATS
+    if known and len(places) == 1 and not is_folder:
+        return dict.fromkeys(places, output)
+    if output.suffix and not is_folder and (known or len(places) == 1):
+        fault = f'is a file for {len(places)} photos' if known else f"has the unknown suffix '{output.suffix}'"
+        raise InputError(f'Output {output} {fault}; give a folder, whose name may end in / to tell it from a file'
+                         f"{'' if known else ', or one of ' + ', '.join(FORMATS)}.")
+    for photo in places:
+        if photo.suffix.lower() not in FORMATS:
+            raise InputError(f"{photo} has no suffix that its result could be written with; rename it to one of "
+                             f"{', '.join(FORMATS)}, or restore it alone with -o NAME.png.")
+    return {photo: output / place for photo, place in places.items()}
+
+
+def _check_apart(targets: Mapping[Path, Path], save: Sequence[str], num_samples: int) -> None:
+    """Raise an InputError if two photos would be written to one file, or one of them over a photo."""
+    photos = {photo.resolve(): photo for photo in targets}
+    written: dict[str, Path] = {}
     for photo, target in targets.items():
         if target.exists() and os.path.samefile(photo, target):
             raise InputError(f'{photo} would be overwritten by its own result; choose another output folder.')
-        other = stems.setdefault(str(target.with_suffix('')), photo)
-        if other is not photo:
-            raise InputError(f'{other} and {photo} would get results of the same name; restore them into different folders.')
-    return targets
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f'Output folder {folder} cannot be made ({error.strerror}); choose another one.') from error
-    if not os.access(folder, os.W_OK):
-        raise InputError(f'Output folder {folder} cannot be written; choose another one.')
+        for file in _files(target, save, num_samples):
+            if file.resolve() in photos:
+                raise InputError(f'{photos[file.resolve()]} would be overwritten by what is made of {photo}; choose another '
+                                 'output folder.')
+            other = written.setdefault(os.path.normcase(file), photo)
+            if other is not photo:
+                raise InputError(f'{other} and {photo} would both be written to {file}; rename one, restore them into '
+                                 'different folders, or keep their subfolders by giving the folder around them with '
+                                 '--recursive.')
 
 
 def _files(target: Path, save: Sequence[str], num_samples: int) -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def bytes_per_pixel(net: nn.Module, channels: int = 3, noise_conditioned: bool =
         for side in _SIDES:
             image = torch.zeros(1, channels, side, side, device=device)
             args = (image, torch.ones(1, device=device)) if noise_conditioned else (image, )
-            peaks.append(_peak(lambda: net(*args), device))
+            peaks.append(_peak(partial(net, *args), device))
         growth = (peaks[1] - peaks[0]) / (_SIDES[1]**2 - _SIDES[0]**2)
         known[key] = _UNSEEN * max(growth, 4.0 * channels)
     return known[key]

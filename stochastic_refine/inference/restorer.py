@@ -210,8 +210,8 @@ class Restorer:
     def _sampling_net(self, net: nn.Module) -> nn.Module:
         """The part as samplers call it.
 
-        Autocast else converts the weights at every call. Only networks that prepare for sampling are known to compute the same
-        with weights in the lower precision.
+        Autocast else converts the weights at every call. Only networks that prepare for sampling are known to compute the
+        same with weights in the lower precision.
         """
         if self.precision == 'bfloat16' and hasattr(net, 'prepare_denoising'):
             net = converted(net, torch.bfloat16)
@@ -230,8 +230,8 @@ class Restorer:
             need, memory = batch * self._bytes_per_pixel(part), total_memory(self.device)
             if tile is None and need * pixels > MOST_SHARE * memory:
                 raise InputError(
-                    f'An image of {width}x{height} takes about {need * pixels / 2**30:.1f} GiB in {type(part.net).__name__} as a '
-                    f'whole, of the {memory / 2**30:.1f} GiB that {self.device} has; give a tile size (tile in val:, --tile), '
+                    f'An image of {width}x{height} takes about {need * pixels / 2**30:.1f} GiB in {type(part.net).__name__} as '
+                    f'a whole, of the {memory / 2**30:.1f} GiB that {self.device} has; give a tile size (tile in val:, --tile), '
                     'or use a larger machine.')
             fitting = int((AUTO_SHARE * memory / need)**0.5)
             tile = None if tile is None or pixels <= fitting**2 else max(fitting - 2 * (halo_of(part.net) or 0), 128)

@@ -23,8 +23,8 @@ from ..archs.predict_refine_arch import final_output
 def halo_of(net: nn.Module) -> int | None:
     """Pixels of context that make a tile exact; None if there are none, as with a network that sees the whole image.
 
-    A network tells them as ``tile_halo``, for tiles aligned to its ``size_multiple``. Global pooling, normalisation by an image's
-    own statistics, attention or a Fourier transform over the whole image leave it without.
+    A network tells them as ``tile_halo``, for tiles aligned to its ``size_multiple``. Global pooling, normalisation by an
+    image's own statistics, attention or a Fourier transform over the whole image leave it without.
     """
     return getattr(net, 'tile_halo', None)
 

@@ -105,7 +105,8 @@ def check_runs(net: nn.Module, where: str) -> None:
             net.eval()
             if isinstance(net, PredictRefineNet):
                 initial = net.predict(lq)
-                outputs = [net.denoise(lq, net.conditioning(lq, initial), lq[:, 0, 0, 0] + 1)] + ([] if initial is None else [initial])
+                noise = net.denoise(lq, net.conditioning(lq, initial), lq[:, 0, 0, 0] + 1)
+                outputs = [noise] if initial is None else [noise, initial]
             else:
                 outputs = [final_output(net, net(lq))]
     except Exception as error:  # wrong numbers of channels, mostly

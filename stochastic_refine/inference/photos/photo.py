@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,6 +18,11 @@ class Photo:
         grey: Whether the source had one colour channel.
         icc_profile: The embedded profile or None.
         exif: EXIF block (it starts with ``Exif`` and two zero bytes), without orientation and old thumbnail; or None.
+        xmp: XMP packet, upright like the pixels; or None.
+        iptc: Photoshop's resource block, in which IPTC captions and keywords are; or None.
+        texts: Texts by keyword as PNG stores them; a JPEG's comment is ``Comment``.
+        dpi: Printed pixels per inch, across and down; or None.
+        frames: Pictures in the file, of which this is the first.
         name: The file, or words for what was given, for messages.
     """
 
@@ -27,4 +32,9 @@ class Photo:
     grey: bool = False
     icc_profile: bytes | None = None
     exif: bytes | None = None
+    xmp: bytes | None = None
+    iptc: bytes | None = None
+    texts: dict[str, str] = field(default_factory=dict)
+    dpi: tuple[float, float] | None = None
+    frames: int = 1
     name: str = 'the image'

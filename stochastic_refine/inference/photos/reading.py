@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ...data.image_files import MAX_MEGAPIXELS, check_size, decoding, ends_in_zeros, open_bounded
 from ...errors import InputError
-from .metadata import read_exif, upright
+from .metadata import read_exif, read_other, upright
 from .photo import Photo
 
 _GREY_MODES = ('1', 'L', 'LA', 'La', 'I', 'I;16', 'I;16L', 'I;16B', 'I;16N')
@@ -100,6 +100,7 @@ def _from_pillow(image: Image.Image, name: str, path: Path | None = None) -> Pho
             or (image.mode == 'I' and image.format != 'PNG')):
         raise InputError(f'{name} has samples of a kind that cannot be read (mode {image.mode}, {depth} bit); '
                          'save it as RGB or grey with 8 or 16 bits a channel.')
+    frames = _frames(image)
     image.load()
     grey = image.mode in _GREY_MODES or colour_type == 4  # Pillow opens 16-bit grey with alpha as RGBA
     profile = image.info.get('icc_profile')
@@ -119,7 +120,16 @@ def _from_pillow(image: Image.Image, name: str, path: Path | None = None) -> Pho
     orientation, exif = read_exif(image)
     samples = upright(samples, orientation)
     values = samples / np.float32(np.iinfo(samples.dtype).max)
-    return Photo(*_colour_and_alpha(values), 8 * samples.itemsize, grey, profile, exif, name)
+    return Photo(*_colour_and_alpha(values), 8 * samples.itemsize, grey, profile, exif, frames=frames, name=name,
+                 **read_other(image, orientation))
+
+
+def _frames(image: Image.Image) -> int:
+    """Pictures in a file; 1 where those after the first are damaged."""
+    try:
+        return getattr(image, 'n_frames', 1)
+    except Exception:  # as with decoders
+        return 1
 
 
 def _deep_colour(image: Image.Image, path: Path) -> np.ndarray:

@@ -1,0 +1,119 @@
+"""Which weights restore a photo when nobody says: the best that are on this machine and take a reasonable time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..checkpoints.catalogue import catalogue
+from ..checkpoints.weights_folder import available_weights
+from .deblurrer import Deblurrer
+
+BUNDLED_WEIGHTS = 'small'
+#: What a photo may take when the speed is left open.
+REASONABLE_SECONDS = 120.0
+#: Side of the crop that is timed; larger ones would cost as much as a photo.
+_TIMED_SIDE = 192
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Weights for photos.
+
+    Args:
+        name: Of the weights.
+        deblurrer: Which has loaded them.
+        seconds: That a photo of the given size will take about.
+        better: Names of published weights that are not on this machine and one command away.
+        slower: Better weights that are here and take longer than is reasonable, with their seconds.
+    """
+
+    name: str
+    deblurrer: Deblurrer
+    seconds: float
+    better: tuple[str, ...] = ()
+    slower: tuple[str, float] | None = None
+
+    def words(self, point: str, size: tuple[int, int]) -> str:
+        """One line for the user; ``point`` in words, ``size`` (height, width) of the photo that the seconds are for."""
+        entry = catalogue().get(self.name)
+        scores = f' (published: {entry.scores} dB)' if entry and entry.scores else ''
+        line = f'{self.name}{scores}, {point}: about {duration(self.seconds)} for {size[1]}x{size[0]} pixels.'
+        if self.slower:
+            line += f' With --best: {self.slower[0]}, about {duration(self.slower[1])}.'
+        elif self.better:
+            line += f' Better weights are one command away: stochastic-refine weights get {self.better[0]}'
+        return line
+
+
+def choose(speed: str, size: tuple[int, int], options: Mapping[str, Any]) -> Choice:
+    """Choose weights for photos.
+
+    Args:
+        speed: ``'fast'`` (the bundled weights), ``'auto'`` (the best whose photo takes at most two minutes) or ``'best'``.
+        size: (height, width) of a photo.
+        options: Of :class:`Deblurrer`.
+
+    Raises:
+        InputError: If weights cannot be used.
+    """
+    published, here = catalogue(), available_weights()
+    ranked = sorted((name for name in here if name in published), key=_score, reverse=True)
+    candidates = [] if speed == 'fast' else ranked
+    choice = slower = None
+    for name in [*candidates, BUNDLED_WEIGHTS]:
+        deblurrer = Deblurrer.from_pretrained(name, **options)
+        seconds = expected_seconds(deblurrer, size)
+        choice = Choice(name, deblurrer, seconds, _better_than(name) if speed != 'fast' else (), slower)
+        if speed == 'best' or seconds <= REASONABLE_SECONDS:
+            break
+        slower = slower or (name, seconds)
+    return choice
+
+
+def expected_seconds(deblurrer: Deblurrer, size: tuple[int, int]) -> float:
+    """About how long a photo of that size, (height, width), takes at the first operating point; measured on a small one."""
+    rng = np.random.default_rng(0)
+    side = min(_TIMED_SIDE, *size)
+    crop = rng.random((side, side, 3), np.float32)
+    deblurrer(crop[:min(side, 64), :min(side, 64)], keep_samples=False)  # the first call sets up
+    start = time.perf_counter()
+    deblurrer(crop, keep_samples=False)
+    return (time.perf_counter() - start) * size[0] * size[1] / side**2
+
+
+def photo_size(path: Path) -> tuple[int, int]:
+    """(height, width) of a photo, without decoding it; a megapixel's where the file does not tell."""
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return 1000, 1000
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words, as exact as an estimate is."""
+    if seconds < 1:
+        return 'a second'
+    if seconds < 100:
+        return f'{seconds:.0f} s'
+    return f'{seconds / 60:.0f} min' if seconds < 5400 else f'{seconds / 3600:.1f} h'
+
+
+def _score(name: str) -> float:
+    """The best published PSNR of weights in the catalogue; test sets differ, but not by as much as networks do."""
+    entry = catalogue().get(name)
+    return max((score['psnr'] for score in entry.published.values()), default=0.0) if entry else 0.0
+
+
+def _better_than(name: str) -> tuple[str, ...]:
+    """Published weights that ``get`` fetches by itself, are not here, and have a better score."""
+    here = available_weights()
+    return tuple(sorted((other for other, entry in catalogue().items() if other not in here and _score(other) > _score(name)
+                         and any(source.tried for source in entry.sources)), key=_score, reverse=True))
