@@ -5,6 +5,7 @@ from .files import (
     Checkpoint,
     check_fit,
     load_weights,
+    make_folder,
     read_checkpoint,
     remove_leftovers,
     save_safetensors,
@@ -13,6 +14,6 @@ from .files import (
 )
 
 __all__ = [
-    'METADATA_KEY', 'Checkpoint', 'check_fit', 'load_weights', 'read_checkpoint', 'remove_leftovers', 'save_safetensors',
-    'write_atomically', 'write_metadata'
+    'METADATA_KEY', 'Checkpoint', 'check_fit', 'load_weights', 'make_folder', 'read_checkpoint', 'remove_leftovers',
+    'save_safetensors', 'write_atomically', 'write_metadata'
 ]

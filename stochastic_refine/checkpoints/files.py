@@ -176,6 +176,20 @@ def write_atomically(path: str | Path, write: Callable[[str], None]) -> None:
         raise
 
 
+def make_folder(folder: str | Path) -> None:
+    """Make a folder for results, with those above it, before the work whose results it gets.
+
+    Raises:
+        InputError: If it cannot be made or written.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f'Output folder {folder} cannot be made ({error.strerror}); choose another one.') from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f'Output folder {folder} cannot be written; choose another one.')
+
+
 def remove_leftovers(folder: str | Path) -> None:
     """Remove the temporary files and folders that a process killed while it saved left; none may be saving there now."""
     for path in Path(folder).glob('.*.*'):

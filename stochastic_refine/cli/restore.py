@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from ..errors import InputError
 from .arguments import Commands, add_machine, check_at_least
@@ -15,7 +14,7 @@ def add_restore(commands: Commands) -> None:
         description='Restore blurred photos. Photos that are there already are skipped, so a stopped run can be repeated. '
         'Under torchrun the processes share the photos.')
     parser.add_argument('inputs', nargs='+', help='photos, folders or patterns')
-    parser.add_argument('-o', '--output', type=Path, required=True, help='folder; for one photo also a file')
+    parser.add_argument('-o', '--output', required=True, help='folder (which a / at the end says); for one photo also a file')
     parser.add_argument('-w', '--weights', default='small', help='name or checkpoint file (default: small)')
     parser.add_argument('--point', help='operating point of the weights (default: their first)')
     parser.add_argument('--tradeoff', type=float, metavar='X', help='0 (most faithful) to 1 (most vivid), where the weights '
@@ -32,6 +31,8 @@ def add_restore(commands: Commands) -> None:
     parser.add_argument('--last-time', type=float, help="time of a flow's last call, between 0 and 1")
     parser.add_argument('--eta', type=float, help='share of fresh noise in ddim and dpmpp_2m, 0 to 1')
     parser.add_argument('--clamp', action=argparse.BooleanOptionalAction, help='keep each step in the valid range')
+    parser.add_argument('--keep-sharp', action=argparse.BooleanOptionalAction, default=True,
+                        help='leave what is sharp already as it is (default: yes)')
     parser.add_argument('--recursive', action='store_true', help='search folders with their subfolders')
     parser.add_argument('--overwrite', action='store_true', help='restore photos again whose result is there')
     parser.add_argument('--tile', default='auto', help="tile's side in pixels, auto or none (default: auto)")
@@ -47,7 +48,8 @@ def _run(args: argparse.Namespace) -> int:
     return restore_photos(
         args.inputs, args.output, weights=args.weights, save=args.save.split(','), overwrite=args.overwrite,
         recursive=args.recursive, device=args.device, precision=args.precision, tile=_tile(args.tile), point=args.point,
-        samples=args.samples, average=args.average, seed=args.seed, tradeoff=args.tradeoff, workers=args.workers, **changes)
+        samples=args.samples, average=args.average, seed=args.seed, tradeoff=args.tradeoff, workers=args.workers,
+        keep_sharp=args.keep_sharp, **changes)
 
 
 def _tile(text: str) -> int | str | None:

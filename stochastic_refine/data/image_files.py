@@ -18,7 +18,10 @@ from PIL import Image
 from ..errors import InputError, words_of
 
 #: Suffixes that can be written, and that folders are searched for, with the format of each.
-FORMATS = {'.jpg': 'JPEG', '.jpeg': 'JPEG', '.png': 'PNG', '.webp': 'WEBP', '.tif': 'TIFF', '.tiff': 'TIFF', '.bmp': 'BMP'}
+FORMATS = {'.jpg': 'JPEG', '.jpeg': 'JPEG', '.jfif': 'JPEG', '.jpe': 'JPEG', '.png': 'PNG', '.webp': 'WEBP', '.tif': 'TIFF',
+           '.tiff': 'TIFF', '.bmp': 'BMP'}
+#: What systems leave in folders of images, by name in lower case; hidden files too are passed over.
+SYSTEM_FILES = {'thumbs.db', 'ehthumbs.db', 'desktop.ini', 'icon\r'}
 #: Larger images are refused by their header, whatever the memory.
 MAX_MEGAPIXELS = 1000.0
 #: A file whose image has more pixels than the first must have a byte for so many of them: photos have ten times as many bytes,

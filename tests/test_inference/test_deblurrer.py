@@ -1,5 +1,6 @@
 """Deblurrer and ``stochastic-refine restore`` on real small photos."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -120,7 +121,11 @@ def test_a_bad_photo_does_not_stop_the_others(
     (['a.png', '-o', 'out', '--tile', '3'], '--tile'),
     (['a.png', '-o', 'out.xyz'], '.xyz'),
     (['a.png', '-o', '.'], 'overwritten'),
-    (['a.png', 'a.jpg', '-o', 'out'], 'same name'),
+    (['a.png', 'in/a.png', '-o', 'out'], 'a.png and in/a.png would both be written to out/a.png'),
+    (['a.png', 'a_std.png', '-o', 'out', '--samples', '2', '--save', 'image,std'], 'a.png and a_std.png would both be'),
+    (['a.png', 'in/a.png', '-o', 'in'], 'in/a.png would be overwritten by what is made of a.png'),
+    (['a.dat', '-o', 'out'], 'a.dat has no suffix that its result could be written with'),
+    (['a.png', 'a.jpg', '-o', 'out.png'], 'out.png is a file for 2 photos'),
     (['a.png', '-o', 'file/out'], 'file/out'),
 ])
 def test_bad_input_is_one_sentence(arguments: list[str], word: str, weights: Path, photo: np.ndarray, tmp_path: Path,
@@ -128,6 +133,9 @@ def test_bad_input_is_one_sentence(arguments: list[str], word: str, weights: Pat
     monkeypatch.chdir(tmp_path)
     Image.fromarray(photo).save('a.png')
     Image.fromarray(photo).save('a.jpg')
+    Path('in').mkdir()
+    for name in ('in/a.png', 'a_std.png', 'a.dat'):
+        shutil.copy('a.png', name)
     Path('file').write_text('')
     if '-w' not in arguments:
         arguments = [*arguments, '-w', str(weights)]

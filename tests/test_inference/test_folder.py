@@ -172,6 +172,41 @@ def test_what_does_not_fit_into_memory_is_left_out(command, tmp_path, monkeypatc
     assert len(contents(tmp_path / 'out')) == 4 * 3
 
 
+def test_subfolders_suffixes_and_strangers(weights, photos, tmp_path, monkeypatch, capsys) -> None:
+    """Camera folders repeat names, browsers save .jfif, phones .heic; an output folder may have a dot and lie inside."""
+    monkeypatch.chdir(tmp_path)
+    for name in ('card/100/IMG_1.jpg', 'card/101/IMG_1.jpg', 'card/101/IMG_1.png', 'card/b.jfif', 'card/c.heic', 'card/d.gif',
+                 'card/e.gif', 'card/Thumbs.db', 'card/.hidden.gif'):
+        Path(name).parent.mkdir(exist_ok=True, parents=True)
+        with Image.open(photos / 'coffee.png') as image:
+            image.resize((24, 16)).save(name, format='PNG' if name.endswith('png') else 'JPEG')
+    expected = {'100/IMG_1.jpg', '101/IMG_1.jpg', '101/IMG_1.png', 'b.jfif'}
+    command = ['restore', 'card', '--recursive', '-w', str(weights), '--device', 'cpu', '-o']
+    for out in ('out.2026/', 'card/out'):
+        assert main([*command, out]) == 0
+        assert {path.relative_to(out).as_posix() for path in Path(out).rglob('*.*')} == expected
+        error = capsys.readouterr().err
+        assert 'Note: passed over 2 .gif, 1 .heic' in error and '.db' not in error
+    assert main([*command, 'card/out']) == 0  # its results are not photos of a second run
+    assert {path.relative_to('card/out').as_posix() for path in Path('card/out').rglob('*.*')} == expected
+    assert main(['restore', 'card/10*/*.jpg', '-w', str(weights), '--device', 'cpu', '-o', 'pattern']) == 0
+    assert {path.as_posix() for path in Path('pattern').rglob('*.*')} == {'pattern/100/IMG_1.jpg', 'pattern/101/IMG_1.jpg'}
+
+
+def test_what_a_result_does_not_keep_is_told(weights, photos, tmp_path, capsys) -> None:
+    with Image.open(photos / 'coffee.png') as image:
+        small = image.resize((24, 16))
+    for name in ('a.webp', 'b.tif'):
+        small.save(tmp_path / name, save_all=True, append_images=[small.rotate(90), small.rotate(180)])
+    small.save(tmp_path / 'c.png')
+    command = ['restore', *(str(tmp_path / name) for name in ('a.webp', 'b.tif', 'c.png')), '-w', str(weights)]
+    assert main([*command, '--device', 'cpu', '-o', str(tmp_path / 'out')]) == 0
+    error = capsys.readouterr().err
+    for name in ('a.webp', 'b.tif'):
+        assert f'{name} does not keep 2 of its 3 frames or pages' in error
+    assert 'c.png does not' not in error
+
+
 @pytest.mark.parametrize('network, save, words', [
     (unet(), 'image,std', 'RefineUNet is deterministic'),
     ({'type': 'PredictRefineNet', 'denoiser': unet(in_channels=6, noise_conditioned=True), 'predictor': None},

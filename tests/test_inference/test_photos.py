@@ -12,7 +12,7 @@ import torch
 from PIL import ExifTags, Image, ImageCms
 
 from stochastic_refine.errors import InputError
-from stochastic_refine.inference.photos import Photo, find_photos, read_photo, write_photo
+from stochastic_refine.inference.photos import Photo, find_photos, not_kept, read_photo, write_photo
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
 GREY_PROFILE = SRGB[:16] + b'GRAY' + SRGB[20:]
@@ -160,6 +160,47 @@ def test_metadata_travels(tmp_path, suffix, bits):
         assert float(exif.get_ifd(ExifTags.IFD.Exif)[0x829A]) == pytest.approx(0.008)
         assert [float(part) for part in exif.get_ifd(ExifTags.IFD.GPSInfo)[2]] == [48, 8, 30]
     assert read_photo(tmp_path / f'second{suffix}').bits == (bits if suffix in ('.png', '.tif') else 8)
+
+
+XMP = ('<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description '
+       'xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmlns:tiff="http://ns.adobe.com/tiff/1.0/" xmp:Rating="4" tiff:Orientation="6"'
+       '/></rdf:RDF></x:xmpmeta>')
+IPTC = b'8BIM\x04\x04\0\0\0\0\0\x0e\x1c\x02\x78\0\x09A caption'
+
+
+@pytest.mark.parametrize('bits', [8, 16])
+@pytest.mark.parametrize('suffix', ['.jpg', '.png', '.webp', '.tif', '.bmp'])
+def test_captions_and_resolution_travel(tmp_path, suffix, bits):
+    """XMP, IPTC, comment and density of a JPEG that is turned, from and to each format; what is lost is told."""
+    segments = b''.join(struct.pack('>BBH', 255, marker, len(content) + 2) + content for marker, content in (
+        (0xE1, b'http://ns.adobe.com/xap/1.0/\0' + XMP.encode()), (0xED, b'Photoshop 3.0\0' + IPTC)))
+    Image.fromarray(noise(24, 32, 3, 8)).save(tmp_path / 'in.jpg', dpi=(300, 200), comment='Ciao', extra=segments)
+    photo = read_photo(tmp_path / 'in.jpg')
+    assert (photo.dpi, photo.iptc, photo.texts, photo.xmp) == (
+        (200, 300), IPTC, {'Comment': 'Ciao'}, XMP.replace('tiff:Orientation="6"', 'tiff:Orientation="1"').encode())
+    assert photo.pixels.shape == (32, 24, 3)  # Pillow, as others, turns photos by XMP too
+    photo.bits = bits
+    write_photo(tmp_path / f'first{suffix}', photo.pixels, photo)
+    first = read_photo(tmp_path / f'first{suffix}')
+    write_photo(tmp_path / f'second{suffix}', first.pixels, first)
+    second = read_photo(tmp_path / f'second{suffix}')
+    lost = ' '.join(not_kept(photo, tmp_path / f'a{suffix}'))
+    for name, words in {'dpi': 'resolution', 'xmp': 'XMP', 'iptc': 'IPTC', 'texts': 'texts (Comment)'}.items():
+        if words in lost:
+            assert suffix != '.jpg' and not getattr(second, name)
+        elif name == 'dpi':
+            assert second.dpi == pytest.approx(photo.dpi, abs=0.1)
+        else:
+            assert getattr(second, name) == getattr(photo, name)
+    assert second.pixels.shape == photo.pixels.shape
+    assert ('XMP' in lost) == (suffix == '.bmp') and ('resolution' in lost) == (suffix == '.webp')
+
+
+def test_a_packet_too_long_for_a_jpeg_is_told(tmp_path):
+    photo = Photo(gradient(), xmp=XMP.encode() + b' ' * 70_000, exif=b'Exif\0\0' + bytes(70_000))
+    write_photo(tmp_path / 'a.jpg', photo.pixels, photo)
+    assert read_photo(tmp_path / 'a.jpg').xmp is None
+    assert not_kept(photo, tmp_path / 'a.jpg') == ['its EXIF data', 'its XMP data']
 
 
 def test_profile_only_where_it_fits(tmp_path):
