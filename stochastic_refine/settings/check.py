@@ -6,7 +6,6 @@ only at the first validation or when a learning-rate schedule ends.
 
 from __future__ import annotations
 
-import argparse
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +22,7 @@ from ..checkpoints.weights_folder import find_weights
 from ..errors import InputError
 from ..inference.operating_point import VALIDATION_KEYS, check_sampling
 from ..inference.weights import check_runs
+from ..processes import refuse_several_gpus
 from ..values import (
     BLOCK,
     COUNT,
@@ -42,6 +42,7 @@ from ..values import (
     refuse_what_is_no_number,
     require,
 )
+from .command_line import read_command_line
 from .datasets import check_dataset
 from .options_file import read_options_file
 
@@ -78,16 +79,12 @@ _REQUIRED = {
 
 
 def check_options_file(argv: list[str]) -> None:
-    """Check that the file after ``-opt`` can be read and has the blocks that BasicSR's parser goes through.
+    """Check that the file after ``-opt`` can be read and has the blocks that BasicSR's parser goes through, and what
+    ``--force_yml`` sets in it.
 
     Whether ``-opt`` is given is the parser's own business.
     """
-    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
-    parser.add_argument('-opt')
-    try:
-        path = parser.parse_known_args(argv[1:])[0].opt
-    except argparse.ArgumentError:
-        return
+    path = read_command_line(argv).options_file
     if path is None:
         return
     if not Path(path).is_file():
@@ -151,6 +148,7 @@ def _check_num_gpu(opt: Mapping[str, Any]) -> None:
     if opt['num_gpu'] and not torch.cuda.is_available():
         raise InputError(f"num_gpu: {opt['num_gpu']} GPUs are asked for, but PyTorch finds none; set num_gpu: auto (or 0) to "
                          'use the CPU.')
+    refuse_several_gpus(opt)
 
 
 def _check_network(options: Any, where: str) -> None:
