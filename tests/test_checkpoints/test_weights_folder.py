@@ -34,8 +34,8 @@ def test_the_systems_folder_or_the_variables(tmp_path: Path, monkeypatch: pytest
 
 def test_what_is_not_there_says_how_to_have_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(WEIGHTS_VARIABLE, str(tmp_path))
-    for name, words in (('maxim-gopro', 'stochastic-refine weights get maxim-gopro'), ('maxim-gorpo', 'did you mean maxim-gopro'),
-                        (tmp_path / 'x.pth', 'check the path')):
+    for name, words in (('maxim-gopro', 'stochastic-refine weights get maxim-gopro'),
+                        ('maxim-gorpo', 'did you mean maxim-gopro'), (tmp_path / 'x.pth', 'check the path')):
         with pytest.raises(InputError, match=words):
             find_weights(name)
     (tmp_path / 'graph').mkdir()
