@@ -96,7 +96,7 @@ def plan_arch(options: Mapping[str, Any], where: str = 'network', most_tensors: 
     Args:
         options: As of :func:`build_arch`; ``pretrained`` in them is passed over.
         where: What they are, for messages.
-        most_tensors: Where to give up; the networks of this project have at most 719.
+        most_tensors: Where to give up; the largest network of this project, MAXIM, has 2754.
 
     Raises:
         InputError: As :func:`build_arch`, or if it has too many tensors, or more parameters than a machine could hold.

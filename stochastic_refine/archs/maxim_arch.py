@@ -26,6 +26,7 @@ from .maxim_blocks import (
     MultiAxisMlp,
     SpatialGate,
     SupervisedAttention,
+    without_autocast,
 )
 from .padding import reflect_pad_around
 
@@ -43,6 +44,14 @@ def shrink(x: Tensor, factor: int) -> Tensor:
     y = F.conv2d(x, kernel, groups=x.shape[1], **steps)
     rows, columns = (F.conv1d(x.new_ones(1, 1, side), taps[None, None], **steps)[0, 0] for side in x.shape[2:])
     return y / (rows[:, None] * columns)  # at the border the weights beyond it are missing
+
+
+class ImageConv(Conv):
+    """Convolution of an image, in float32 under autocast too: what bfloat16 rounds off an image, deblurring amplifies."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with without_autocast(x):
+            return super().forward(x)
 
 
 class Resized(nn.Linear):
@@ -128,7 +137,7 @@ class Stage(nn.Module):
             return nn.ModuleList(nn.ModuleList(Resized(c, width, 2.0**(j - i)) for j, c in enumerate(widths))
                                  for i, width in enumerate(widths))
 
-        self.inputs = nn.ModuleList(Conv(3, c) for c in widths)
+        self.inputs = nn.ModuleList(ImageConv(3, c) for c in widths)
         self.fusions = nn.ModuleList(() if is_first else (CrossGating(c, c, c, *at) for c, at in zip(widths, places)))
         self.encoders = nn.ModuleList(Encoder(above + c, c, groups, crosses=not is_first)
                                       for above, c, groups in zip(finer, widths, levels))
@@ -181,11 +190,13 @@ class Stage(nn.Module):
 class MAXIM(nn.Module):
     """MAXIM: U-Nets in a row that mix features within blocks and across a grid over the whole image.
 
-    The defaults are the published variant S-3 for deblurring. Under autocast to bfloat16, norms take their statistics in
-    float32, and those that need it get a float32 input too; on photos the result is some 57 dB close to that in float32.
+    The defaults are the published variant S-3 for deblurring. Under autocast to bfloat16 norms take their statistics in
+    float32, and the norms and convolutions that need it get their input so too; with published weights, on crops of real
+    photos, the result is then 58 to 66 dB close to that in float32.
 
-    Each grid cell is a fixed share of the image, so what a pixel becomes depends on the whole image and on its size: no tile is
-    exact, however wide its halo, and the class declares none.
+    A grid has so many cells however large the image is, so a pixel's result depends on the whole image and on its size. No tile
+    is exact, however wide its halo, and none is declared. On a real frame tiles of 256 pixels deviated from the whole image by
+    44.7 dB, and by 47.6 and 48.6 dB with 64 and 128 pixels more on every side: blend them where memory forces tiles.
 
     Args:
         features: Channels of the first level; each level doubles them.
@@ -235,11 +246,6 @@ class MAXIM(nn.Module):
             str(stage): Stage(widths, levels, [low] * num_bottleneck_blocks, num_outputs, stage == 0, stage == num_stages - 1)
             for stage in range(num_stages)})
         self.reset_parameters()
-
-    @property
-    def activation_bytes_per_pixel(self) -> int:
-        """Peak memory of a float32 call without gradients, per input pixel; measured, in maps of the first level's size."""
-        return 4 * self.features * 27
 
     def reset_parameters(self) -> None:
         """Draw fresh weights as published: LeCun's normal, but 0.02 in mixing, and gates that start open."""

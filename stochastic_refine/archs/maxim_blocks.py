@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,9 @@ from torch import Tensor, nn
 
 #: Numbers in a strip of a map that a CPU works on at once: little enough for its cache, and enough to be worth a call.
 STRIP_SIZE = 2**20
+
+#: Over the channels of each pixel; published weights rely on this epsilon.
+LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
 
 class Conv(nn.Conv2d):
@@ -47,13 +51,6 @@ class JoiningLinear(nn.Linear):
         for part, weight in zip(parts[1:], weights[1:]):
             total += F.linear(part, weight)
         return total
-
-
-class LayerNorm(nn.LayerNorm):
-    """Layer normalisation over the channels of each pixel; published weights rely on this epsilon."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, eps=1e-6)
 
 
 def gelu(x: Tensor) -> Tensor:
