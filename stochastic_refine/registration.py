@@ -5,12 +5,16 @@ Importing this module imports no BasicSR; calling its functions does.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
+import os
 import sys
 import types
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from .data.image_files import SYSTEM_FILES
 from .errors import InputError
 
 #: Everything that options files can name besides the networks (those list themselves in ``archs``), and the module it is in.
@@ -82,10 +86,24 @@ def register_all() -> None:
     build.fallback_lookup = _basicsr_arch
     build.fallback_names = lambda: [name.removesuffix('_basicsr') for name in registry.ARCH_REGISTRY.keys()]
 
+    _pass_over_system_files()
     for target, items in ((registry.DATASET_REGISTRY, DATASETS), (registry.LOSS_REGISTRY, LOSSES),
                           (registry.METRIC_REGISTRY, METRICS), (registry.MODEL_REGISTRY, MODELS)):
         for name, module in items.items():
             _register(target, getattr(importlib.import_module(module, __package__), name))
+
+
+def _pass_over_system_files() -> None:
+    """Let BasicSR's data sets list no ``Thumbs.db`` and the like: they take every file of a folder for an image."""
+    for name in ('data_util', 'single_image_dataset', 'video_test_dataset'):
+        module = sys.modules.get(f'basicsr.data.{name}')
+        listing = getattr(module, 'scandir', None)
+        if listing is not None and not hasattr(listing, '__wrapped__'):
+            module.scandir = functools.wraps(listing)(functools.partial(_without_system_files, listing))
+
+
+def _without_system_files(listing: Callable[..., Iterator[str]], *args: object, **kwargs: object) -> Iterator[str]:
+    return (path for path in listing(*args, **kwargs) if os.path.basename(path).lower() not in SYSTEM_FILES)
 
 
 def _basicsr_arch(name: str) -> type | None:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..data.archives import leaves_its_folder
-from ..data.image_files import open_image
+from ..data.archives import first_few, leaves_its_folder
+from ..data.image_files import FORMATS, SYSTEM_FILES, open_image
 from ..data.synthetic_blur_dataset import camera_blur, find_images
 from ..errors import InputError
 from ..values import (
@@ -102,6 +102,8 @@ def _check_images(where: str, dataset: Mapping[str, Any], phase: str) -> None:
     """Check that a folder or LMDB holds images, and that two folders hold pairs."""
     if dataset['type'] == 'SyntheticBlurDataset':
         find_images(dataset['dataroot_gt'])
+    if dataset['type'] == 'SingleImageDataset' and dataset['io_backend']['type'] == 'disk':
+        _check_strangers(Path(dataset['dataroot_lq']).expanduser(), dataset, where)
     if dataset['type'] != 'PairedImageDataset':
         return
     lq, gt = (Path(dataset[key]).expanduser() for key in ('dataroot_lq', 'dataroot_gt'))
@@ -115,10 +117,7 @@ def _check_images(where: str, dataset: Mapping[str, Any], phase: str) -> None:
     def partner(name: str) -> str:
         return attempt(f'{where}: filename_tmpl {template}', template.format, Path(name).stem) + Path(name).suffix
 
-    lq_names, gt_names = ({path.name for path in root.iterdir() if path.is_file() and path.name[0] != '.'} for root in (lq, gt))
-    for root, names in ((lq, lq_names), (gt, gt_names)):
-        if not names:
-            raise InputError(f'{where}: {root} holds no image; check the path.')
+    lq_names, gt_names = (_check_strangers(root, dataset, where) for root in (lq, gt))
     if dataset.get('meta_info_file'):
         listed = {line.split(' ')[0] for line in _lines(Path(dataset['meta_info_file']), where)}
         outside = sorted(filter(leaves_its_folder, listed))
@@ -136,12 +135,45 @@ def _check_images(where: str, dataset: Mapping[str, Any], phase: str) -> None:
         expected = {partner(name): name for name in gt_names}
     if not dataset.get('meta_info_file') and lq_names != expected.keys():
         only_lq, only_gt = sorted(lq_names - expected.keys()), sorted(expected[name] for name in expected.keys() - lq_names)
+        stems = {Path(name).stem: name for name in expected}
+        alike = next((name for name in only_lq if Path(name).stem in stems), None)
+        if alike is not None:
+            other = gt / expected[stems[Path(alike).stem]]
+            raise InputError(f'{where}: {lq / alike} and {other} have one name but two suffixes, and BasicSR pairs images of '
+                             'equal suffixes only; save those of one folder in the format of the other.')
         lone = [f'{len(names)} only in {folder} (first: {names[0]})'
                 for names, folder in ((only_lq, lq), (only_gt, gt)) if names]
         raise InputError(f'{where}: images do not pair up by name: {"; ".join(lone)}. Remove or add the missing ones.')
     if phase != 'train' and dataset.get('scale', 1) == 1:  # in training they differ in a crop at the latest, which names them
         for name in sorted(expected):
             _check_sizes(lq / name, gt / expected[name], where)
+
+
+def _check_strangers(folder: Path, dataset: Mapping[str, Any], where: str) -> set[str]:
+    """The names of the images in a folder, all of whose files BasicSR takes for some.
+
+    Raises:
+        InputError: If there is none, or files that are no images.
+    """
+    names = {path.name for path in folder.iterdir()
+             if path.is_file() and path.name[0] != '.' and path.name.lower() not in SYSTEM_FILES}
+    if not names:
+        raise InputError(f'{where}: {folder} holds no image; check the path.')
+    if not dataset.get('meta_info_file') and not dataset.get('skip_corrupt'):
+        strangers = [name for name in sorted(names)
+                     if Path(name).suffix.lower() not in FORMATS and not _is_image(folder / name)]
+        if strangers:
+            raise InputError(f'{where}: {folder} holds {len(strangers)} files that are no images ({first_few(strangers)}), but '
+                             'BasicSR draws every file; remove them.')
+    return names
+
+
+def _is_image(path: Path) -> bool:
+    try:
+        with open_image(path):
+            return True
+    except InputError:
+        return False
 
 
 def _check_sizes(lq: Path, gt: Path, where: str) -> None:

@@ -16,7 +16,7 @@ def read_options_file(path: str | Path) -> dict[str, Any]:
 
     Raises:
         InputError: If it cannot be read, is not YAML, has tags that would make other objects than plain values, is too large or
-            becomes so by its aliases, or holds no keys.
+            becomes so by its aliases, has a key twice in one block, or holds no keys.
     """
     import yaml
     try:
@@ -31,6 +31,8 @@ def read_options_file(path: str | Path) -> dict[str, Any]:
         node = loader.get_single_node()
         if node is not None and _count(node, {}) > _MOST_VALUES:
             raise InputError(f'Options file {path} has more than {_MOST_VALUES} values, aliases written out; give fewer.')
+        if node is not None:
+            _refuse_repeated_keys(node, f'Options file {path}', set())
         options = {} if node is None else loader.construct_document(node)
     except InputError:
         raise
@@ -56,6 +58,24 @@ def _count(node: Any, known: dict[int, int]) -> int:
     parts = [part for child in children for part in (child if isinstance(child, tuple) else (child, ))]
     known[id(node)] = 1 + sum(_count(part, known) for part in parts)
     return known[id(node)]
+
+
+def _refuse_repeated_keys(node: Any, where: str, seen: set[int]) -> None:
+    """Of a key written twice YAML's loaders take the last without a word."""
+    if not isinstance(node.value, list) or id(node) in seen:
+        return
+    seen.add(id(node))
+    lines: dict[str, int] = {}
+    for child in node.value:
+        key, value = child if isinstance(child, tuple) else (None, child)
+        inside = where
+        if key is not None and isinstance(key.value, str):
+            inside, line = f'{where}: {key.value}', key.start_mark.line + 1
+            if key.value in lines:
+                raise InputError(f"{where} has the key '{key.value}' twice, in lines {lines[key.value]} and {line}; remove "
+                                 'one of them.')
+            lines[key.value] = line
+        _refuse_repeated_keys(value, inside, seen)
 
 
 def _refuse_other_keys(value: Any, where: str) -> None:

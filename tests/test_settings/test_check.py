@@ -216,6 +216,30 @@ def test_names_that_do_not_pair_up(parsed, own_pairs):
     assert f'1 only in {folder / "gt"} (first: coffee.png)' in message
 
 
+def test_system_files_are_passed_over_and_strangers_named(parsed, own_pairs):
+    from basicsr.data import build_dataset
+    options, folder = own_pairs
+    (folder / 'lq' / 'Thumbs.db').write_text('no image')
+    for side in ('lq', 'gt'):
+        (folder / side / 'desktop.ini').write_text('no image')
+    opt = parsed(options)
+    check_options(opt)
+    assert len(build_dataset(opt['datasets']['train'])) == 4
+    for side in ('lq', 'gt'):
+        (folder / side / 'notes.txt').write_text('no image')
+    assert f'{folder / "lq"} holds 1 files that are no images (notes.txt)' in refusal(parsed, options)
+
+
+def test_pairs_of_two_suffixes(parsed, own_pairs):
+    from PIL import Image
+    options, folder = own_pairs
+    for path in list((folder / 'lq').iterdir()):
+        Image.open(path).save(path.with_suffix('.jpg'))
+        path.unlink()
+    message = refusal(parsed, options)
+    assert 'astronaut.jpg' in message and 'astronaut.png' in message and 'one name but two suffixes' in message
+
+
 @pytest.mark.parametrize('listed', ['../lq/coffee.png', '{gt}/coffee.png'])
 def test_lists_name_images_of_their_folder_only(parsed, own_pairs, listed):
     options, folder = own_pairs
@@ -284,6 +308,8 @@ def test_pairs_of_different_sizes_in_validation(parsed, own_pairs):
     ('name: x\ndatasets: {}\n', ("lacks the key 'path'", )),
     ('name: x\ndatasets: {train: }\npath: {}\n', ('datasets: train must be a block', )),
     ('name: x\ndatasets: {}\npath:\n', ('path must be a block', )),
+    ('name: x\ntrain:\n  total_iter: 4\n  total_iter: 6\n', ("train has the key 'total_iter' twice, in lines 3 and 4", )),
+    ('name: x\ndatasets: {a: [{b: 1, b: 2}]}\n', ("datasets: a has the key 'b' twice", )),
 ])
 def test_broken_files(tmp_path, text, fragments):
     path = tmp_path / 'broken.yml'
