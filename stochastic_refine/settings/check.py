@@ -6,6 +6,7 @@ only at the first validation or when a learning-rate schedule ends.
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
@@ -126,8 +127,7 @@ def check_options(opt: dict[str, Any]) -> None:
         require(opt, ('train', 'logger'), 'The options file')
         require(opt['train'], _REQUIRED['train'], 'train')
         require(opt['logger'], _REQUIRED['logger'], 'logger')
-        check_kinds(opt['logger'], _LOGGER, 'logger')
-        check_kinds(opt['logger'].get('wandb') or {}, {'project': optional(TEXT), 'resume_id': optional(TEXT)}, 'logger: wandb')
+        _check_logger(opt['logger'])
         _check_train(opt['train'], registry, model)
     for name, dataset in opt['datasets'].items():
         check_dataset(name, dataset, registry.DATASET_REGISTRY, is_train)
@@ -139,6 +139,20 @@ def check_options(opt: dict[str, Any]) -> None:
         for key, options in opt.items():
             if key.startswith('network_'):
                 _check_whole_network(options, key, opt['path'])
+
+
+def _check_logger(logger: Mapping[str, Any]) -> None:
+    check_kinds(logger, _LOGGER, 'logger')
+    wandb = logger.get('wandb') or {}
+    check_kinds(wandb, {'project': optional(TEXT), 'resume_id': optional(TEXT)}, 'logger: wandb')
+    if wandb.get('project') is not None and not logger['use_tb_logger']:
+        raise InputError('logger: wandb: project needs use_tb_logger: true, whose records BasicSR hands to wandb.')
+    needed = {'tensorboard': logger['use_tb_logger'], 'wandb': wandb.get('project') is not None}
+    for package, is_needed in needed.items():
+        if is_needed and importlib.util.find_spec(package) is None:
+            key = 'use_tb_logger' if package == 'tensorboard' else 'wandb: project'
+            raise InputError(f'logger: {key} needs the package {package}, which is not installed; run: pip install {package}, '
+                             f"or set it to {'false' if package == 'tensorboard' else '~'}.")
 
 
 def _check_num_gpu(opt: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import shutil
 
 import lmdb
@@ -170,6 +171,19 @@ def test_gpus_that_are_not_there(parsed, refine_options, monkeypatch):
     message = refusal(parsed, {**for_test(refine_options), 'num_gpu': 8})
     assert 'one process computes on one GPU' in message and 'torchrun --nproc_per_node=8 basicsr/test.py' in message
     check_options({**parsed({**refine_options, 'num_gpu': 8}), 'dist': True})
+
+
+@pytest.mark.parametrize('logger, missing, fragments', [
+    ({'use_tb_logger': True, 'wandb': {'project': 'x'}}, 'wandb', ('logger: wandb: project', 'pip install wandb')),
+    ({'use_tb_logger': True}, 'tensorboard', ('logger: use_tb_logger', 'pip install tensorboard')),
+    ({'use_tb_logger': False, 'wandb': {'project': 'x'}}, None, ('needs use_tb_logger: true', )),
+])
+def test_loggers_that_are_not_installed(parsed, refine_options, monkeypatch, logger, missing, fragments):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name, *rest: None if name == missing else find_spec(name, *rest))
+    refine_options['logger'].update(logger)
+    message = refusal(parsed, refine_options)
+    assert [fragment for fragment in fragments if fragment not in message] == [], message
 
 
 def test_models_of_basicsr_keep_their_own_rules(parsed, restoration_options):
