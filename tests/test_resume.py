@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import random
 import shutil
@@ -200,6 +201,45 @@ def test_schedules_resume(build_model, parsed, restoration_options, scheduler):
     assert_equal(whole.training_state(0, 6), resumed.training_state(0, 6))
 
 
+@pytest.mark.parametrize('optimizer, scheduler, expected', [
+    ({'lr': 0.01}, {}, lambda i: 0.005 * (1 + math.cos(math.pi * (i - 1) / 6))),
+    ({}, {'T_max': 12}, lambda i: 0.05 * (1 + math.cos(math.pi * (i - 1) / 12))),
+    ({'lr': 0.02}, {'type': 'MultiStepLR', 'milestones': [5], 'gamma': 0.1}, lambda i: 0.02 if i < 6 else 0.002),
+])
+@pytest.mark.parametrize('sharded', [False, True])
+def test_changed_rates_and_schedules_hold_from_the_resumed_iteration_on(build_model, parsed, restoration_options, sharded,
+                                                                        optimizer, scheduler, expected):
+    """As if they had been there from the beginning; momenta go on."""
+    from stochastic_refine.models.training_state import load_resume_state
+    restoration_options['train'].update(scheduler={'type': 'TrueCosineAnnealingLR', 'T_max': 6},
+                                        optim_g={'type': 'SGD', 'lr': 0.1, 'momentum': 0.9})
+    restoration_options['logger']['sharded_checkpoints'] = sharded
+    model = build_model(restoration_options)
+    train(model, range(1, 4))
+    model.save(0, 3)
+    options = copy.deepcopy(restoration_options)
+    options['train']['optim_g'].update(optimizer)
+    options['train']['scheduler'] = scheduler if 'type' in scheduler else {**options['train']['scheduler'], **scheduler}
+    opt = {**parsed(options), 'auto_resume': True}
+    state = load_resume_state(opt)
+    resumed = build_model({**options, 'path': opt['path'], 'manual_seed': opt['manual_seed']}, seed=9)
+    resumed.resume_training(state)
+    for own, other in zip(resumed.optimizer_g.state.values(), model.optimizer_g.state.values(), strict=True):
+        assert torch.equal(own['momentum_buffer'], other['momentum_buffer'])
+    seen = []
+    for i in range(4, 7):
+        train(resumed, [i])
+        seen.append(resumed.get_current_learning_rate()[0])
+    assert seen == pytest.approx([expected(i) for i in range(4, 7)])
+
+
+def test_the_optimizer_of_a_resumed_training_stays(build_model, restoration_options):
+    state = build_model(restoration_options).training_state(0, 1)
+    restoration_options['train']['optim_g'] = {'type': 'Adam', 'lr': 0.1}
+    with pytest.raises(InputError, match='train: optim_g: .* SGD, whose state is none of Adam'):
+        build_model(restoration_options).resume_training(state)
+
+
 def test_a_state_of_other_networks_is_refused(build_model, restoration_options):
     model = build_model(restoration_options)
     state = model.training_state(0, 1)
@@ -241,6 +281,29 @@ def test_only_whole_checkpoints_are_taken_and_leftovers_are_swept(parsed, restor
     (models / 'net_g_2.pth').unlink()
     with pytest.raises(InputError, match='has its networks beside it'):
         load_resume_state(copy.deepcopy(opt))
+
+
+@pytest.mark.parametrize('given, fragments', [
+    ('models/net_g_2.pth', ('holds weights or something else', 'give {root}/training_states/2.state')),
+    ('models/net_g_3.pth', ('holds weights or something else', 'give {root}/training_states/4.state')),
+    ('training_states', ('is a folder', 'give {root}/training_states/4.state')),
+    ('', ('is a folder', 'give {root}/training_states/4.state')),
+    ('training_states/4.state', ('needs {root}/models/net_g_4.pth', 'missing or cut short')),
+])
+def test_what_is_no_training_state_is_told_what_is(parsed, restoration_options, given, fragments):
+    from stochastic_refine.models.training_state import load_resume_state
+    opt = parsed(restoration_options)
+    root = Path(opt['path']['models']).parent
+    for folder in ('models', 'training_states'):
+        (root / folder).mkdir(parents=True)
+    for i in (2, 3):
+        torch.save({'params': {'w': torch.zeros(100)}}, root / f'models/net_g_{i}.pth')
+    for i in (2, 4):
+        torch.save({'iter': i, 'optimizers': [], 'schedulers': []}, root / f'training_states/{i}.state')
+    opt['path']['resume_state'] = str(root / given)
+    with pytest.raises(InputError) as error:
+        load_resume_state(opt)
+    assert all(fragment.format(root=root) in str(error.value) for fragment in fragments), error.value
 
 
 # ---------------------------------------------------------------- whole runs

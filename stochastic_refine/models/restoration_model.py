@@ -35,6 +35,7 @@ from ..values import attempt, nearest
 from .activation_checkpointing import check_setting, checkpoint_activations
 from .lr_scheduler import build_schedulers
 from .progressive import ProgressivePatches
+from .training_state import changed_options, options_in_states, resume_with_new_options
 from .validation import ShardedValidation
 
 PRECISIONS = {'float32': torch.float32, 'bfloat16': torch.bfloat16}
@@ -347,6 +348,7 @@ class RestorationModel(ShardedValidation, SRModel):
             'manual_seed': self.opt['manual_seed'],
             'optimizers': [o.state_dict() for o in self.optimizers],
             'schedulers': [s.state_dict() for s in self.schedulers],
+            'options': options_in_states(self.opt['train']),
         }
 
     def save_training_state(self, epoch: int, current_iter: int) -> None:
@@ -362,8 +364,13 @@ class RestorationModel(ShardedValidation, SRModel):
             write_atomically(path, lambda temporary: torch.save(tree_map_only(Tensor, Tensor.cpu, content), temporary))
 
     def resume_training(self, resume_state: dict[str, Any]) -> None:
+        changes = changed_options(resume_state, self.opt['train'])
         try:
-            super().resume_training(resume_state)
+            if changes:
+                resume_with_new_options(resume_state, self.optimizers, self.schedulers)
+                get_root_logger().info(f"Changed from iteration {resume_state['iter'] + 1} on: {', '.join(changes)}.")
+            else:
+                super().resume_training(resume_state)
         except (AssertionError, KeyError, ValueError) as error:
             raise InputError(f"The training state {self.opt['path']['resume_state']} does not fit the networks and optimizers "
                              f'of the options file ({error}); correct the options, or start anew without resuming.') from error

@@ -5,7 +5,6 @@ Both ``python basicsr/train.py`` and ``stochastic-refine train`` end here.
 
 from __future__ import annotations
 
-import argparse
 import errno
 import logging
 import math
@@ -97,7 +96,7 @@ def _parse_and_check(parse_options: Callable[..., Any], root: str, is_train: boo
             raise
         raise InputError(f'--force_yml cannot be applied ({error}); write key=value or block:key=value.') from error
     opt['root_path'] = root
-    if not opt['dist'] and _asked_num_gpu(args) == 'auto':
+    if not opt['dist'] and _asked('num_gpu') == 'auto':
         opt['num_gpu'] = min(opt['num_gpu'], 1)  # BasicSR has put the number of all GPUs there
     check_options(opt)
     if opt['dist']:  # without manual_seed in the file each process drew one of its own
@@ -120,12 +119,10 @@ def _check_launcher(argv: list[str]) -> None:
                          'pytorch; add it.')
 
 
-def _asked_num_gpu(args: argparse.Namespace) -> Any:
-    """``num_gpu`` as it was written, before BasicSR's parser replaced ``auto``."""
-    asked = read_options_file(args.opt).get('num_gpu')
-    for key, value in read_command_line(sys.argv).forced:
-        asked = value if key == 'num_gpu' else asked
-    return asked
+def _asked(key: str) -> Any:
+    """A value at the top of the options as it was written, before BasicSR's parser filled in or replaced it; None if absent."""
+    line = read_command_line(sys.argv)
+    return dict(line.forced).get(key, read_options_file(line.options_file).get(key))
 
 
 def _build_model(build: Callable[..., Any], opt: dict[str, Any]) -> Any:
@@ -207,6 +204,10 @@ def _resume_exactly(pipeline: ModuleType) -> None:
     def load_state(opt: dict[str, Any]) -> dict[str, Any] | None:
         nonlocal state
         state = load_resume_state(opt) or {}
+        asked = _asked('manual_seed')
+        if asked is not None and str(asked) != str(opt['manual_seed']) and opt['rank'] == 0:
+            print(f"Note: manual_seed {asked} is not taken over: a resumed training keeps the seed {opt['manual_seed']} that "
+                  'it began with.', file=sys.stderr)
         return state or None
 
     def create_train_val_dataloader(opt: dict[str, Any], logger: Any) -> Any:
