@@ -15,7 +15,12 @@ def add_restore(commands: Commands) -> None:
         'Under torchrun the processes share the photos.')
     parser.add_argument('inputs', nargs='+', help='photos, folders or patterns')
     parser.add_argument('-o', '--output', required=True, help='folder (which a / at the end says); for one photo also a file')
-    parser.add_argument('-w', '--weights', default='small', help='name or checkpoint file (default: small)')
+    speed = parser.add_mutually_exclusive_group()
+    speed.add_argument('-w', '--weights', help='name or file of weights (default: the best on this machine whose photo takes at '
+                       'most two minutes)')
+    speed.add_argument('--fast', action='store_const', const='fast', dest='speed', help='the bundled weights')
+    speed.add_argument('--best', action='store_const', const='best', dest='speed', help='the best weights on this machine, '
+                       'however long they take')
     parser.add_argument('--point', help='operating point of the weights (default: their first)')
     parser.add_argument('--tradeoff', type=float, metavar='X', help='0 (most faithful) to 1 (most vivid), where the weights '
                         'hold a path, instead of a point and its settings')
@@ -49,7 +54,7 @@ def _run(args: argparse.Namespace) -> int:
         args.inputs, args.output, weights=args.weights, save=args.save.split(','), overwrite=args.overwrite,
         recursive=args.recursive, device=args.device, precision=args.precision, tile=_tile(args.tile), point=args.point,
         samples=args.samples, average=args.average, seed=args.seed, tradeoff=args.tradeoff, workers=args.workers,
-        keep_sharp=args.keep_sharp, **changes)
+        keep_sharp=args.keep_sharp, speed=args.speed or 'auto', **changes)
 
 
 def _tile(text: str) -> int | str | None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from ..archs.sampling import SamplingNetwork
 from ..checkpoints.catalogue import catalogue
 from ..checkpoints.weights_folder import available_weights
 from .deblurrer import Deblurrer
@@ -29,22 +29,24 @@ class Choice:
     Args:
         name: Of the weights.
         deblurrer: Which has loaded them.
-        seconds: That a photo of the given size will take about.
+        size: (height, width) of a photo.
+        seconds: That it will take about.
         better: Names of published weights that are not on this machine and one command away.
         slower: Better weights that are here and take longer than is reasonable, with their seconds.
     """
 
     name: str
     deblurrer: Deblurrer
+    size: tuple[int, int]
     seconds: float
     better: tuple[str, ...] = ()
     slower: tuple[str, float] | None = None
 
-    def words(self, point: str, size: tuple[int, int]) -> str:
-        """One line for the user; ``point`` in words, ``size`` (height, width) of the photo that the seconds are for."""
+    def words(self, point: str) -> str:
+        """One line for the user, with the operating point in words."""
         entry = catalogue().get(self.name)
         scores = f' (published: {entry.scores} dB)' if entry and entry.scores else ''
-        line = f'{self.name}{scores}, {point}: about {duration(self.seconds)} for {size[1]}x{size[0]} pixels.'
+        line = f'{self.name}{scores}, {point}: about {duration(self.seconds)} for {self.size[1]}x{self.size[0]} pixels.'
         if self.slower:
             line += f' With --best: {self.slower[0]}, about {duration(self.slower[1])}.'
         elif self.better:
@@ -52,13 +54,13 @@ class Choice:
         return line
 
 
-def choose(speed: str, size: tuple[int, int], options: Mapping[str, Any]) -> Choice:
+def choose(speed: str, size: tuple[int, int], load: Callable[[str], Deblurrer]) -> Choice:
     """Choose weights for photos.
 
     Args:
         speed: ``'fast'`` (the bundled weights), ``'auto'`` (the best whose photo takes at most two minutes) or ``'best'``.
         size: (height, width) of a photo.
-        options: Of :class:`Deblurrer`.
+        load: Makes a deblurrer of weights by name.
 
     Raises:
         InputError: If weights cannot be used.
@@ -68,9 +70,9 @@ def choose(speed: str, size: tuple[int, int], options: Mapping[str, Any]) -> Cho
     candidates = [] if speed == 'fast' else ranked
     choice = slower = None
     for name in [*candidates, BUNDLED_WEIGHTS]:
-        deblurrer = Deblurrer.from_pretrained(name, **options)
+        deblurrer = load(name)
         seconds = expected_seconds(deblurrer, size)
-        choice = Choice(name, deblurrer, seconds, _better_than(name) if speed != 'fast' else (), slower)
+        choice = Choice(name, deblurrer, size, seconds, _better_than(name) if speed != 'fast' else (), slower)
         if speed == 'best' or seconds <= REASONABLE_SECONDS:
             break
         slower = slower or (name, seconds)
@@ -78,14 +80,20 @@ def choose(speed: str, size: tuple[int, int], options: Mapping[str, Any]) -> Cho
 
 
 def expected_seconds(deblurrer: Deblurrer, size: tuple[int, int]) -> float:
-    """About how long a photo of that size, (height, width), takes at the first operating point; measured on a small one."""
+    """About how long a photo of that size, (height, width), takes at the first operating point.
+
+    Measured on a small one; of a network that samples with one step of one sample, and counted up.
+    """
     rng = np.random.default_rng(0)
     side = min(_TIMED_SIDE, *size)
     crop = rng.random((side, side, 3), np.float32)
-    deblurrer(crop[:min(side, 64), :min(side, 64)], keep_samples=False)  # the first call sets up
+    point = deblurrer.operating_point()
+    calls = point.calls * point.num_samples if isinstance(deblurrer.net, SamplingNetwork) else 0
+    once = {'samples': 1, 'steps': 1} if calls else {}
+    deblurrer(crop[:min(side, 64), :min(side, 64)], keep_samples=False, **once)  # the first call sets up
     start = time.perf_counter()
-    deblurrer(crop, keep_samples=False)
-    return (time.perf_counter() - start) * size[0] * size[1] / side**2
+    deblurrer(crop, keep_samples=False, **once)
+    return (time.perf_counter() - start) * max((1 + calls) / 2, 1) * size[0] * size[1] / side**2
 
 
 def photo_size(path: Path) -> tuple[int, int]:

@@ -18,8 +18,9 @@ from tqdm import tqdm
 from ..archs.sampling import SamplingNetwork
 from ..checkpoints import make_folder
 from ..errors import InputError
-from ..processes import my_share, rank, run_parallel, wait_for_all
+from ..processes import my_share, rank, run_parallel, wait_for_all, world_size
 from ..values import nearest
+from .choice import BUNDLED_WEIGHTS, Choice, choose, photo_size
 from .deblurrer import Deblurrer, Result
 from .devices import process_device
 from .photos import FORMATS, in_words, not_kept, search_photos, write_photo
@@ -42,7 +43,7 @@ class _Job:
 
 def restore_photos(inputs: Sequence[str],
                    output: str | Path,
-                   weights: str = 'small',
+                   weights: str | None = None,
                    save: Sequence[str] = ('image', ),
                    overwrite: bool = False,
                    recursive: bool = False,
@@ -50,6 +51,7 @@ def restore_photos(inputs: Sequence[str],
                    precision: str = 'auto',
                    tile: int | str | None = 'auto',
                    keep_sharp: bool = False,
+                   speed: str = 'auto',
                    workers: int = 1,
                    **settings: Any) -> int:
     """Restore photos into a folder, or one photo into a file, with a progress bar.
@@ -62,10 +64,13 @@ def restore_photos(inputs: Sequence[str],
         inputs: Files, folders or patterns.
         output: Folder, or for one photo a file with a photo's suffix; a name that ends in ``/`` is a folder. Photos from
             subfolders go into subfolders of it.
-        weights, device, precision, tile, keep_sharp: See :class:`~stochastic_refine.inference.deblurrer.Deblurrer`.
+        weights: Name or file; None for the best that are here, as :func:`~stochastic_refine.inference.choice.choose` says for
+            the first photo, or the bundled pair where settings are given that mean something to samples only.
+        device, precision, tile, keep_sharp: See :class:`~stochastic_refine.inference.deblurrer.Deblurrer`.
         save: Any of ``image``, ``initial``, ``samples``, ``std``.
         overwrite: Restore again what is there.
         recursive: Search folders with their subfolders.
+        speed: ``'fast'``, ``'auto'`` or ``'best'``, where ``weights`` are not named.
         workers: Processes on this machine; several GPUs are dealt out to them.
         **settings: Passed to the deblurrer: ``point``, ``samples``, ``average``, ``seed``, ``steps``, ...
 
@@ -83,11 +88,18 @@ def restore_photos(inputs: Sequence[str],
     targets = _targets(found.places, output)
     if found.passed_over and rank() == 0:
         print(f'Note: passed over {in_words(found.passed_over)}: photos are JPEG, PNG, WebP, TIFF and BMP.', file=sys.stderr)
-    loading = (('weights', weights), ('device', device), ('precision', precision), ('tile', tile),
-               ('keep_sharp', keep_sharp))
+    machine = (('device', device), ('precision', precision), ('tile', tile), ('keep_sharp', keep_sharp))
+    chosen = None
+    if weights is None:
+        of_samples = set(save) - {'image'} or any(value is not None for value in settings.values())
+        chosen = None if of_samples else _choose(speed, next(iter(targets)), machine)
+        weights = chosen.name if chosen else BUNDLED_WEIGHTS
+    loading = (('weights', weights), *machine)
     deblurrer = _deblurrer(loading)
     changes = {key: value for key, value in settings.items() if key not in ('point', 'samples')}
     point = deblurrer.operating_point(settings.get('point'), num_samples=settings.get('samples'), **changes)
+    if chosen and rank() == 0:
+        print(chosen.words(point.words if isinstance(deblurrer.net, SamplingNetwork) else 'one pass'))
     _check_save(save, deblurrer.net, point.num_samples)
     _check_apart(targets, save, point.num_samples)
     for folder in dict.fromkeys(target.parent for target in targets.values()):
@@ -122,6 +134,12 @@ def _check_save(save: Sequence[str], net: nn.Module, num_samples: int) -> None:
         raise InputError('These weights have no initial prediction; leave initial out of --save.')
     if 'std' in save and num_samples < 2:
         raise InputError('A std map needs at least two samples; add --samples 8, for example.')
+
+
+def _choose(speed: str, photo: Path, machine: tuple[tuple[str, Any], ...]) -> Choice:
+    """The weights for a photo; processes that share the work must agree, so that they time nothing."""
+    speed = 'best' if speed == 'auto' and world_size() > 1 else speed
+    return choose(speed, photo_size(photo), lambda name: _deblurrer((('weights', name), *machine)))
 
 
 @lru_cache(maxsize=1)

@@ -143,6 +143,12 @@ class OperatingPoint:
         return None if self.is_flow else self.schedule.alpha_bars[-1].item()
 
     @property
+    def words(self) -> str:
+        """What is done, for people."""
+        drawn = f'mean of {self.num_samples} samples' if self.average and self.num_samples > 1 else 'one sample'
+        return f"{drawn} of {self.calls} call{'s' if self.calls > 1 else ''}"
+
+    @property
     def seeds(self) -> range:
         """One seed per sample."""
         return range(self.seed, self.seed + self.num_samples)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
@@ -24,40 +26,36 @@ class Plain(nn.Module):
 
 @pytest.fixture
 def machine(monkeypatch):
-    """A machine that has some weights, whose times are known."""
+    """A machine that has some weights, whose times are known: ``machine(NAMES)(SPEED)`` is the choice there."""
 
-    def having(*names: str) -> None:
+    def having(*names: str) -> Callable[[str], Choice]:
         loaded = {}
 
-        def load(name: str, **options) -> Deblurrer:
+        def load(name: str) -> Deblurrer:
             deblurrer = Deblurrer(Plain(), device='cpu')
             loaded[id(deblurrer)] = (name, deblurrer)
             return deblurrer
 
         monkeypatch.setattr(choice, 'available_weights', lambda: dict.fromkeys(names))
-        monkeypatch.setattr(choice.Deblurrer, 'from_pretrained', load)
         monkeypatch.setattr(choice, 'expected_seconds', lambda deblurrer, size: SECONDS[loaded[id(deblurrer)][0]])
+        return lambda speed: choose(speed, (720, 1280), load)
 
     return having
 
 
-def pick(speed: str) -> Choice:
-    return choose(speed, (720, 1280), {})
-
-
 def test_the_best_that_is_here_and_quick_enough(machine):
-    machine('small')
+    pick = machine('small')
     assert pick('auto').name == pick('best').name == pick('fast').name == 'small'
     assert pick('auto').better[0] == 'maxim-gopro'  # the only one whose address was tried
-    assert 'stochastic-refine weights get maxim-gopro' in pick('auto').words('one sample', (720, 1280))
-    machine('small', 'maxim-gopro', 'mine')
+    assert 'stochastic-refine weights get maxim-gopro' in pick('auto').words('one sample')
+    pick = machine('small', 'maxim-gopro', 'mine')
     assert pick('auto').name == pick('best').name == 'maxim-gopro' and pick('fast').name == 'small'
-    words = pick('auto').words('as it is', (720, 1280))
+    words = pick('auto').words('one pass')
     assert words.startswith('maxim-gopro (published: GoPro 32.86') and 'about 80 s for 1280x720 pixels' in words
-    assert 'get' not in words and 'Better' not in pick('fast').words('', (1, 1))
-    machine('small', 'nafnet-gopro')  # the best score of them all, and slow here
+    assert 'get' not in words and 'Better' not in pick('fast').words('')
+    pick = machine('small', 'nafnet-gopro')  # the best score of them all, and slow here
     assert pick('auto').name == 'small' and pick('best').name == 'nafnet-gopro'
-    assert 'With --best: nafnet-gopro, about 5 min.' in pick('auto').words('', (1, 1))
+    assert 'With --best: nafnet-gopro, about 5 min.' in pick('auto').words('')
 
 
 def test_seconds_grow_with_the_photo():
