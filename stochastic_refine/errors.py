@@ -1,4 +1,16 @@
-"""The one exception that reaches a user as a sentence instead of a traceback."""
+"""The one exception that reaches a user as a sentence instead of a traceback, and what lets every sentence reach the user."""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import sys
+
+#: What stands in for characters that an output's encoding lacks, as Windows' does; the others become a question mark.
+_PLAIN = {'↑': '^', '↓': 'v', '±': '+-', '×': 'x', '–': '-', '—': '-', '…': '...', '≤': '<=', '≥': '>='}
+#: What a system refuses: a full or read-only disk, permissions, a file where a folder should be, a name too long.
+_REFUSED = {getattr(errno, name) for name in ('ENOSPC', 'EDQUOT', 'EROFS', 'EACCES', 'EPERM', 'ENOTDIR', 'EISDIR', 'EEXIST',
+                                              'ENAMETOOLONG', 'ELOOP') if hasattr(errno, name)}
 
 
 class InputError(ValueError):
@@ -19,6 +31,28 @@ def words_of(error: BaseException, most: int = 200) -> str:
     """The first line of another library's error, for a sentence of ours; the error's class if it has no words."""
     line = next(iter(str(error).strip().splitlines()), '')
     return line[:most].rstrip('. ') or type(error).__name__
+
+
+def refusal_of(error: OSError) -> InputError | None:
+    """A sentence for a file or folder that the system does not let us write; None for other faults, which are ours."""
+    if error.errno not in _REFUSED:
+        return None
+    return InputError(f"{error.filename or 'A file'} could not be written ({error.strerror}); free some space or choose "
+                      'another folder.')
+
+
+def print_in_any_encoding() -> None:
+    """Let standard output and error take every text: what their encoding lacks is replaced by something plain."""
+    codecs.register_error('stochastic_refine', _plain)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, 'reconfigure'):
+            stream.reconfigure(errors='stochastic_refine')
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return ''.join(_PLAIN.get(character, '?') for character in error.object[error.start:error.end]), error.end
 
 
 class MetricUnavailable(InputError):

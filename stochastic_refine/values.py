@@ -79,8 +79,10 @@ def span(high: float) -> Kind:
 
 
 TEXT = Kind(lambda value: isinstance(value, str) and 0 < len(value) < 4096 and '\0' not in value, 'text')
-#: Becomes a folder's name.
-NAME = Kind(lambda value: TEXT.fits(value) and len(value.encode()) < 200, 'text of less than 200 bytes')
+#: Becomes the name of a folder or file, or a part of it, on any system.
+NAME = Kind(lambda value: TEXT.fits(value) and len(value.encode('utf-8', 'replace')) < 200 and value.strip('. ') != ''
+            and not any(character in '/\\:*?"<>|' or ord(character) < 32 for character in value),
+            'text of less than 200 bytes without / \\ : * ? " < > |, as files are named so')
 COUNT = number(1, 10**9, whole=True)
 FLAG = Kind(lambda value: isinstance(value, bool), 'true or false')
 BLOCK = Kind(lambda value: isinstance(value, Mapping), 'a block of keys')

@@ -4,6 +4,7 @@ from .files import (
     METADATA_KEY,
     Checkpoint,
     check_fit,
+    check_writable,
     load_weights,
     make_folder,
     read_checkpoint,
@@ -14,6 +15,6 @@ from .files import (
 )
 
 __all__ = [
-    'METADATA_KEY', 'Checkpoint', 'check_fit', 'load_weights', 'make_folder', 'read_checkpoint', 'remove_leftovers',
-    'save_safetensors', 'write_atomically', 'write_metadata'
+    'METADATA_KEY', 'Checkpoint', 'check_fit', 'check_writable', 'load_weights', 'make_folder', 'read_checkpoint',
+    'remove_leftovers', 'save_safetensors', 'write_atomically', 'write_metadata'
 ]

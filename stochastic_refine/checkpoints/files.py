@@ -176,6 +176,23 @@ def write_atomically(path: str | Path, write: Callable[[str], None]) -> None:
         raise
 
 
+def check_writable(path: str | Path, as_folder: bool = False) -> None:
+    """Check that a file or folder can be made at ``path``, as far as can be told without making it.
+
+    Raises:
+        InputError: If one of the folders above it is a file or must not be written, or ``path`` is a file where a folder is
+            wanted.
+    """
+    place = Path(path)
+    while not os.path.exists(place) and place != place.parent:
+        place = place.parent
+    if (as_folder or place != Path(path)) and not place.is_dir():
+        raise InputError(f'{path} cannot be made, as {place} is a file; choose another place.')
+    folder = place if place.is_dir() else place.parent
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f'{path} cannot be written, as {folder} is read-only for you; choose another place.')
+
+
 def make_folder(folder: str | Path) -> None:
     """Make a folder for results, with those above it, before the work whose results it gets.
 

@@ -24,7 +24,7 @@ def add_evaluate(commands: Commands) -> None:
     parser.add_argument('--seeds', type=int, default=1, help='runs of each stochastic operating point (default: 1)')
     add_machine(parser)
     parser.add_argument('--precision', choices=('float32', 'bfloat16'), help="of all networks (default: each one's own)")
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=_run, output_is_folder=True)
 
 
 def _run(args: argparse.Namespace) -> None:

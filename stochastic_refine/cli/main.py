@@ -8,7 +8,7 @@ import os
 import sys
 
 from .. import __version__
-from ..errors import InputError
+from ..errors import InputError, print_in_any_encoding, refusal_of
 from .doctor import add_doctor
 from .evaluate import add_evaluate
 from .install_into import add_install_into
@@ -32,6 +32,7 @@ def main(argv: list[str] | None = None) -> int:
         Exit code: 0; 2 after a sentence on standard error about unusable input; 130 after Ctrl-C; 141 if the reader of a pipe
         went away.
     """
+    print_in_any_encoding()
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] in (['train'], ['test']):  # BasicSR's own parser reads the rest
         from ..integrations.basicsr.launch import main as launch
@@ -50,13 +51,29 @@ def main(argv: list[str] | None = None) -> int:
 def _command(argv: list[str]) -> int:
     args = _parser().parse_args(argv)
     try:
+        _check_places(args)
         return args.run(args) or 0
     except InputError as error:
         print(f'Error: {error}', file=sys.stderr)
         return 2
+    except OSError as error:
+        refusal = refusal_of(error)
+        if refusal is None:
+            raise
+        print(f'Error: {refusal}', file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print('Stopped; the same command goes on where it stopped.', file=sys.stderr)
         return 130
+
+
+def _check_places(args: argparse.Namespace) -> None:
+    """Refuse places for results that cannot be written, before any work."""
+    places = [place for key in ('output', 'destination') if (place := getattr(args, key, None)) is not None]
+    if places:
+        from ..checkpoints import check_writable
+        for place in places:
+            check_writable(place, as_folder=getattr(args, 'output_is_folder', False))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .arguments import Commands
+from .arguments import Commands, check_at_least
 
 
 def add_prepare(commands: Commands) -> None:
@@ -26,10 +26,11 @@ def add_prepare(commands: Commands) -> None:
                         help='synthetic: noise in 8-bit grey values (default: 0 1)')
     parser.add_argument('--blur', metavar='PRESET', help='synthetic: blur as cameras make it: mild, camera or street')
     parser.add_argument('--seed', type=int, default=0, help='synthetic: seed of kernels and noise (default: 0)')
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=_run, output_is_folder=True)
 
 
 def _run(args: argparse.Namespace) -> None:
+    check_at_least(args, crop_size=1, crop_step=1, workers=1, seed=0)
     if args.dataset == 'synthetic':
         from ..data.prepare_synthetic import prepare_synthetic
         print(prepare_synthetic(args.source, args.destination, args.crop_size, args.trajectory_length, args.noise_sigma,

@@ -126,6 +126,7 @@ def _add(studies: Commands, name: str, run: Callable[[argparse.Namespace], Study
 def _add_output(parser: argparse.ArgumentParser, name: str) -> None:
     folder = Path('results/study') / name
     parser.add_argument('-o', '--output', type=Path, default=folder, help=f'folder (default: {folder.as_posix()})')
+    parser.set_defaults(output_is_folder=True)
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:

@@ -40,7 +40,7 @@ def add_sweep(commands: Commands) -> None:
     parser.add_argument('-o', '--output', type=Path, default=Path('results/sweep'), help='folder (default: results/sweep)')
     add_machine(parser)
     parser.add_argument('--precision', choices=('float32', 'bfloat16'), help="(default: the options file's, else float32)")
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=_run, output_is_folder=True)
 
 
 def _run(args: argparse.Namespace) -> None:

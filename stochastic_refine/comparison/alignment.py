@@ -90,21 +90,21 @@ def masked_psnr(image: NDArray, gt: NDArray, mask: NDArray) -> float:
 def masked_ssim(image: NDArray, gt: NDArray, mask: NDArray) -> float:
     """Gaussian SSIM, averaged over the mask of each channel and then over the channels; data range 1.
 
+    NaN for images smaller than the window of 11 pixels, and where the mask leaves nothing.
+
     Args:
         image, gt: (H, W, 3), float.
         mask: (H, W, 3), 0 or 1.
 
     Raises:
         MetricUnavailable: If scikit-image is not installed.
-        InputError: If the images are smaller than the window of 11 pixels.
     """
     try:
         from skimage.metrics import structural_similarity
     except ImportError as error:
         raise MetricUnavailable('SSIM of aligned images needs scikit-image; run: pip install scikit-image.') from error
     if min(gt.shape[:2]) <= 2 * _SSIM_RADIUS:
-        raise InputError(f'SSIM needs at least {2 * _SSIM_RADIUS + 1} pixels each way, got {gt.shape[1]}x{gt.shape[0]}; '
-                         'leave SSIM out for such small images.')
+        return math.nan
     _, ssim_map = structural_similarity(
         gt * mask, image * mask, channel_axis=2, gaussian_weights=True, sigma=_SSIM_SIGMA, use_sample_covariance=False,
         data_range=1.0, full=True)

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from ..archs.sampling import SamplingNetwork
-from ..checkpoints import write_atomically
+from ..checkpoints import make_folder, write_atomically
 from ..data.archives import first_few
+from ..data.image_files import count_in_words, other_files
 from ..errors import InputError
 from ..inference.devices import process_device
 from ..metrics.distribution import frechet_distance, kernel_distance
@@ -108,7 +109,9 @@ def evaluate(systems: Sequence[str],
                 for found in images:
                     check_same_kind(found[pair.name], pair.gt)
 
-    notes = []
+    make_folder(output)
+    notes = [f'{folder}: passed over {count_in_words(others)}, which are no images that can be read.'
+             for folder in (gt, lq) if folder and (others := other_files(folder))]
     reasons = unavailable_metrics(metrics)
     for reason in dict.fromkeys(reasons.values()):
         notes.append(reason)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..data.archives import EXPECTED_PAIRS, first_few
-from ..data.image_files import open_image
+from ..data.image_files import open_image, upright_size
 from ..data.synthetic_blur_dataset import IMAGE_SUFFIXES
 from ..errors import InputError
 from ..values import nearest
@@ -134,13 +134,13 @@ def match_names(names: Iterable[str], folder: Path) -> dict[str, Path]:
 
 
 def check_kind(path: Path) -> tuple[int, int]:
-    """(width, height) of an 8-bit RGB image, by its header.
+    """(width, height) of an 8-bit RGB image as it is shown, by its header.
 
     Raises:
         InputError: If it is no image, grey, deep or has transparency.
     """
     with open_image(path) as image:
-        mode, size = image.mode, image.size
+        mode, size = image.mode, upright_size(image)
     if mode not in ('RGB', 'P'):
         kind = {'L': 'grey', '1': 'black and white', 'RGBA': 'RGB with transparency'}.get(mode, f'of mode {mode}')
         raise InputError(f'Image {path} is {kind}, but scores are defined on 8-bit RGB; save it as RGB.')

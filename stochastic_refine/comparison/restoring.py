@@ -175,5 +175,8 @@ def _write(path: Path, image: Tensor, record: dict[str, Any]) -> None:
 
 
 def _safe(name: str) -> str:
-    """A name as a folder's name."""
-    return ''.join(c if c.isalnum() or c in '+-_.' else '_' for c in name)
+    """A name as a folder's name: readable, inside its folder, and another one for each name."""
+    plain = ''.join(c if c.isalnum() or c in '+-_.' else '_' for c in name)
+    if plain == name and plain == plain.strip('.'):
+        return plain
+    return f"{plain.strip('.')}-{hashlib.sha256(name.encode('utf-8', 'replace')).hexdigest()[:8]}"

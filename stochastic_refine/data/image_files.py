@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import threading
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 from ..errors import InputError, words_of
 
@@ -32,6 +33,18 @@ _BYTES_PER_PIXEL = 20
 #: Each scan of a progressive JPEG is a pass over the whole image; encoders write some ten.
 _MOST_SCANS = 100
 _pillow = threading.RLock()
+
+
+def other_files(folder: Path) -> Counter[str]:
+    """How many files below a folder are no images by their suffix, by suffix; hidden ones and the system's do not count."""
+    return Counter(path.suffix.lower() for path in folder.rglob('*')
+                   if path.suffix.lower() not in FORMATS and path.name.lower() not in SYSTEM_FILES and path.is_file()
+                   and not any(part.startswith('.') for part in path.relative_to(folder).parts))
+
+
+def count_in_words(counts: Counter[str]) -> str:
+    """Numbers of files by suffix: ``2 .heic, 1 .gif``."""
+    return ', '.join(f"{count} {suffix or 'without a suffix'}" for suffix, count in counts.most_common())
 
 
 @contextmanager
@@ -72,6 +85,17 @@ def open_image(path: str | os.PathLike) -> Iterator[Image.Image]:
         raise InputError(f'Image {path} cannot be opened ({error.strerror}); check the path.') from error
     with file, decoding(f'Image {path} is damaged or no image; mend or remove it.'):
         yield open_bounded(file, f'Image {path}')
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) of an opened image after it is turned as EXIF says, by what stands before its pixels."""
+    if image.format == 'PNG' and not {'exif', 'Raw profile type exif'} & image.info.keys():
+        return image.size  # Pillow would decode the whole image to look behind it
+    try:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) > 4
+    except Exception:  # broken EXIF, which does not turn an image
+        turned = False
+    return image.size[::-1] if turned else image.size
 
 
 def check_whole(path: str | os.PathLike) -> None:

@@ -26,13 +26,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ..errors import InputError
 from ..processes import run_parallel
 from .archives import DATASETS, EXPECTED_PAIRS, VARIANTS, first_few, read_archive
 from .even_crops import TABLE_NAME, write_table
-from .image_files import open_image
+from .image_files import open_image, upright_size
 
 __all__ = ['DATASETS', 'EXPECTED_PAIRS', 'VARIANTS', 'PrepareReport', 'crop_starts', 'prepare']
 
@@ -225,9 +225,9 @@ def _check_job(job: _Job) -> tuple[tuple[int, int], str]:
     """Frame size (width, height) of a pair, and what is wrong with it or ''; decoded as a whole unless all outputs are done."""
     try:
         with open_image(job.lq) as lq, open_image(job.gt) as gt:
-            if lq.size != gt.size:
-                return lq.size, '{} is {}x{} but {} is {}x{}'.format(job.lq, *lq.size, job.gt, *gt.size)
-            size = lq.size
+            size, other = upright_size(lq), upright_size(gt)
+            if size != other:
+                return size, '{} is {}x{} but {} is {}x{}'.format(job.lq, *size, job.gt, *other)
         for path in {output.source for output in job.outstanding(size)}:
             with open_image(path) as image:
                 image.load()
@@ -252,14 +252,14 @@ def _write_job(job: _Job) -> int:
     """Write what is outstanding of a pair; returns the number of files."""
     frames: dict[Path, Image.Image] = {}
     with open_image(job.lq) as image:
-        outstanding = job.outstanding(image.size)
+        outstanding = job.outstanding(upright_size(image))
     for output in outstanding:
         if output.is_source_itself():
             _replace(output.path, partial(_link_or_copy, output.source))
             continue
         if output.source not in frames:
             with open_image(output.source) as image:
-                frames[output.source] = image.convert('RGB')
+                frames[output.source] = ImageOps.exif_transpose(image).convert('RGB')
         crop = frames[output.source].crop(output.box)
         _replace(output.path, partial(crop.save, format='PNG', compress_level=3))
     return len(outstanding)

@@ -10,8 +10,9 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from ..checkpoints import write_atomically
+from ..checkpoints import make_folder, write_atomically
 from ..errors import InputError
+from ..values import check_kinds, span
 from .synthetic_blur_dataset import SyntheticBlurDataset
 
 RECORD_NAME = 'synthetic.json'
@@ -39,6 +40,8 @@ def prepare_synthetic(source: Path, destination: Path, crop_size: int | None = N
               'noise_sigma': noise_sigma or (None if blur else (0, 1))}
     settings = {'type': 'SyntheticBlurDataset', 'gt_size': crop_size, **({'blur': blur} if blur else {}),
                 **{key: list(value) for key, value in kernel.items() if value}, 'seed': seed}
+    check_kinds({f"--{key.replace('_', '-')}": list(value) for key, value in kernel.items() if value},
+                {'--trajectory-length': span(512), '--noise-sigma': span(256)}, 'prepare synthetic')
     dataset = SyntheticBlurDataset({**settings, 'name': 'synthetic', 'phase': 'val', 'dataroot_gt': str(source)})
     names = [path.stem for path in dataset.paths]
     if len(set(names)) < len(names):
@@ -55,7 +58,7 @@ def prepare_synthetic(source: Path, destination: Path, crop_size: int | None = N
         raise InputError(f'{strangers[0]} is there already and is not of these pairs, among which it would be taken for one; '
                          'choose an empty folder.')
     for folder in folders.values():
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     write_atomically(record, lambda temporary: Path(temporary).write_text(content, encoding='utf-8'))
     written = 0
     for index, name in enumerate(tqdm(names, desc='Writing pairs', unit='pair')):

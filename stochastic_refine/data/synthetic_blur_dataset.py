@@ -18,7 +18,7 @@ from torch.utils import data
 
 from ..blur import CameraBlur, blur_valid, camera_shake_kernel, develop, expose, linear_to_srgb, srgb_to_linear
 from ..errors import InputError
-from .image_files import FORMATS, open_image
+from .image_files import FORMATS, count_in_words, open_image, other_files
 
 IMAGE_SUFFIXES = set(FORMATS)
 
@@ -61,6 +61,9 @@ class SyntheticBlurDataset(data.Dataset):
         self.light = srgb_to_linear(stored) if self.linear_light else stored  # of each 8-bit value
         self.cache: dict[int, NDArray[np.uint8]] | None = {} if opt.get('cache') else None
         self.paths = find_images(opt['dataroot_gt'])
+        if others := other_files(Path(opt['dataroot_gt']).expanduser()):
+            logging.getLogger('basicsr').warning('%s: passed over %s, which are no images that can be read.',
+                                                 opt['dataroot_gt'], count_in_words(others))
         if self.train and not self.gt_size:
             raise InputError(f"datasets: {opt.get('name', 'train')} needs gt_size, the side of the training crops, e.g. 128.")
 
@@ -173,7 +176,7 @@ def camera_blur(opt: Mapping[str, Any]) -> CameraBlur | None:
 
 
 def find_images(folder: str | Path) -> list[Path]:
-    """Image files below ``folder``, sorted by path.
+    """Image files below ``folder``, sorted by path; hidden files (macOS leaves ``._x.png``) are none.
 
     Raises:
         InputError: If the folder does not exist or holds no image.
@@ -181,7 +184,7 @@ def find_images(folder: str | Path) -> list[Path]:
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise InputError(f'dataroot {folder} does not exist or is no folder; check the path in the options file.')
-    paths = sorted(path for path in root.rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES)
+    paths = sorted(path for path in root.rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != '.')
     if not paths:
         raise InputError(f'dataroot {folder} holds no image ({", ".join(sorted(IMAGE_SUFFIXES))}); check the path.')
     return paths

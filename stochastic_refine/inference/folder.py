@@ -17,13 +17,14 @@ from tqdm import tqdm
 
 from ..archs.sampling import SamplingNetwork
 from ..checkpoints import make_folder
+from ..data.image_files import count_in_words
 from ..errors import InputError
 from ..processes import my_share, rank, run_parallel, wait_for_all, world_size
 from ..values import nearest
 from .choice import BUNDLED_WEIGHTS, Choice, choose, photo_size
 from .deblurrer import Deblurrer, Result
 from .devices import process_device
-from .photos import FORMATS, in_words, not_kept, search_photos, write_photo
+from .photos import FORMATS, not_kept, search_photos, write_photo
 
 WHAT = ('image', 'initial', 'samples', 'std')
 #: A standard deviation this large, in [0, 1], is drawn white in a std map.
@@ -87,7 +88,8 @@ def restore_photos(inputs: Sequence[str],
     found = search_photos(inputs, recursive, results=Path(output))
     targets = _targets(found.places, output)
     if found.passed_over and rank() == 0:
-        print(f'Note: passed over {in_words(found.passed_over)}: photos are JPEG, PNG, WebP, TIFF and BMP.', file=sys.stderr)
+        print(f'Note: passed over {count_in_words(found.passed_over)}: photos are JPEG, PNG, WebP, TIFF and BMP.',
+              file=sys.stderr)
     machine = (('device', device), ('precision', precision), ('tile', tile), ('keep_sharp', keep_sharp))
     chosen = None
     if weights is None:

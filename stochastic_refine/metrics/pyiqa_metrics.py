@@ -6,6 +6,7 @@ pyiqa is no dependency and is imported only when one of these scores is asked fo
 from __future__ import annotations
 
 import difflib
+import math
 import socket
 import urllib.request
 from collections.abc import Iterator
@@ -26,11 +27,13 @@ from .networks import loading, metric_device, scoring
 _INSTALL = 'pip install pyiqa (its licence, PolyForm Noncommercial, allows no commercial use)'
 #: pyiqa counts these among the no-reference scores, but they judge a folder.
 _OF_FOLDERS = ('fid', 'inception_score')
+#: Pixels a side that every network takes; those with the largest windows want 224.
+_SURELY_ENOUGH = 256
 _LIST = "name one of pyiqa.list_models(metric_mode='NR')"
 
 
 def calculate_pyiqa(img: NDArray[np.uint8], metric: str, crop_border: int = 0, **kwargs: Any) -> float:
-    """A no-reference score of pyiqa by its name; which direction is better depends on it.
+    """A no-reference score of pyiqa by its name; which direction is better depends on it. NaN for images too small for it.
 
     Args:
         img: Image, (H, W, 3), BGR uint8; the network gets it as RGB in [0, 1].
@@ -44,8 +47,14 @@ def calculate_pyiqa(img: NDArray[np.uint8], metric: str, crop_border: int = 0, *
     """
     device = metric_device()
     network = _network(metric, device)
-    with scoring():
-        return network(rgb_tensor(without_border(img, crop_border)).to(device)).item()
+    img = without_border(img, crop_border)
+    try:
+        with scoring():
+            return network(rgb_tensor(img).to(device)).item()
+    except (AssertionError, IndexError, RuntimeError, ValueError):  # each network says it in another way
+        if min(img.shape[:2]) < _SURELY_ENOUGH:
+            return math.nan
+        raise
 
 
 def calculate_musiq(img: NDArray[np.uint8], crop_border: int = 0, **kwargs: Any) -> float:

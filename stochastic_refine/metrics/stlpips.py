@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import Any
 
@@ -13,9 +14,12 @@ from torch import nn
 from .images import check_same_size, rgb_tensor, without_border
 from .networks import loading, metric_device, scoring
 
+#: The smallest side of an image that gets through the network's padding by reflection.
+_SMALLEST = 21
+
 
 def calculate_stlpips(img: NDArray[np.uint8], img2: NDArray[np.uint8], crop_border: int = 0, **kwargs: Any) -> float:
-    """ST-LPIPS, AlexNet, version ST0.0; lower is better, 0 for equal images.
+    """ST-LPIPS, AlexNet, version ST0.0; lower is better, 0 for equal images, NaN for images of less than 21 pixels a side.
 
     Args:
         img: Restored image, (H, W, 3), BGR uint8.
@@ -31,6 +35,8 @@ def calculate_stlpips(img: NDArray[np.uint8], img2: NDArray[np.uint8], crop_bord
     device = metric_device()
     net = _network(device)
     pair = [rgb_tensor(without_border(image, crop_border)).to(device) for image in (img, img2)]
+    if min(pair[0].shape[2:]) < _SMALLEST:
+        return math.nan
     with scoring():
         return net(*pair, normalize=True).item()
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..archs.predict_refine_arch import check_refiner
 from ..errors import InputError
 from ..inference.operating_point import VALIDATION_KEYS, OperatingPoint
+from ..values import NAME, shortened
 from .restoration_model import RestorationModel
 
 
@@ -106,6 +107,9 @@ def operating_points_of(val: dict[str, Any], flow: bool = False) -> dict[str, Op
         raise InputError(f"val: '{next(iter(single))}' belongs into one of the operating_points, since there are some.")
     if not isinstance(named, dict) or not all(isinstance(options, dict) for options in named.values()):
         raise InputError('val: operating_points must hold named blocks, for example {ours: {sampler: ancestral, steps: 50}}.')
+    for name in named:
+        if not NAME.fits(name):  # of saved images
+            raise InputError(f'val: operating_points: a name must be {NAME.words}, got {shortened(name)}.')
     for name in ('initial', 'input'):
         if name in named:
             raise InputError(f"val: operating_points: '{name}' is the name of the {name}'s own scores; choose another one.")

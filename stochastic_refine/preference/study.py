@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image, ImageFilter, ImageOps
 from tqdm import tqdm
 
 from .. import __version__
@@ -328,7 +328,7 @@ def _choose_box(paths: dict[str, Path], size: int, generator: random.Random, cro
 
 def _open(path: Path) -> Image.Image:
     with open_image(path) as image:
-        return image.convert('RGB')
+        return ImageOps.exif_transpose(image).convert('RGB')
 
 
 def _crop(path: Path, box: Box) -> Image.Image:

@@ -65,7 +65,7 @@ _TRAIN = {'ema_decay': number(0, 1), 'optim_g': BLOCK, 'optim_d': optional(BLOCK
           'net_d_iters': COUNT, 'net_d_init_iters': number(0, 10**9, whole=True), 'gan_pool_size': number(0, 10**9, whole=True),
           'distillation': optional(BLOCK)}
 _TRAIN_KEYS = {*_TRAIN, 'activation_checkpointing', 'fix_flow', 'flow_lr_mul'}
-_VAL = {'val_freq': number(1, _LONG), 'save_img': FLAG, 'pbar': FLAG, 'suffix': optional(TEXT), 'metrics': optional(BLOCK),
+_VAL = {'val_freq': number(1, _LONG), 'save_img': FLAG, 'pbar': FLAG, 'suffix': optional(NAME), 'metrics': optional(BLOCK),
         'precision': one_of('float32', 'bfloat16'), 'score_input': FLAG}
 _METRIC = {'crop_border': number(0, 10**9, whole=True), 'test_y_channel': FLAG, 'input_order': one_of('HWC', 'CHW'),
            'better': one_of('higher', 'lower')}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.archives import first_few, leaves_its_folder
-from ..data.image_files import FORMATS, SYSTEM_FILES, open_image
+from ..data.image_files import FORMATS, SYSTEM_FILES, open_image, upright_size
 from ..data.synthetic_blur_dataset import camera_blur, find_images
 from ..errors import InputError
 from ..values import (
@@ -180,7 +180,7 @@ def _check_sizes(lq: Path, gt: Path, where: str) -> None:
     """Refuse a pair of different sizes, whose sharp image BasicSR would crop in silence; only the headers are read."""
     try:
         with open_image(lq) as blurred, open_image(gt) as sharp:
-            sizes = blurred.size, sharp.size
+            sizes = upright_size(blurred), upright_size(sharp)
     except InputError:  # named when it is read, or skipped with skip_corrupt
         return
     if sizes[0] != sizes[1]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from stochastic_refine.comparison.protocols import check_same_kind, find_pairs, match_names, protocol_named
+from stochastic_refine.comparison.restoring import result_folders
+from stochastic_refine.comparison.systems import Network
 from stochastic_refine.errors import InputError
 
 
@@ -68,6 +71,27 @@ def test_another_size_or_other_channels_are_refused(folder, kind: tuple[int, int
     with pytest.raises(InputError, match=named) as error:
         check_same_kind(restored / 'a.png', gt / 'a.png')
     assert 'a.png' in str(error.value)
+
+
+def test_sizes_are_those_of_upright_images(folder) -> None:
+    """A JPEG that EXIF turns has the size of what it shows, like its upright restoration."""
+    restored, gt = folder('restored', {'a.jpg': (6, 8, 'RGB')}), folder('gt', ['a.png'])
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new('RGB', (8, 6)).save(gt / 'a.jpg', exif=exif)
+    check_same_kind(restored / 'a.jpg', gt / 'a.jpg')
+    with pytest.raises(InputError, match='6x8 pixels but its ground truth .* 8x6'):
+        check_same_kind(restored / 'a.jpg', gt / 'a.png')
+
+
+@pytest.mark.parametrize('name', ['..', '.', '../x', 'a/b', 'a b', '.hidden', 'x' * 8 + '\n'])
+def test_names_of_systems_are_folders_of_their_own_inside(name: str, tmp_path: Path) -> None:
+    network = Network(name, tmp_path, tmp_path / 'w.pth', {})
+    folder, = result_folders(network, tmp_path / 'restored', 1)[name]
+    assert folder.resolve().parent == (tmp_path / 'restored').resolve() and folder.name.isprintable()
+    others = [result_folders(dataclasses.replace(network, name=other), tmp_path / 'restored', 1)[other][0]
+              for other in ('a_b', '.._x', 'x', '_', 'hidden')]
+    assert folder not in others
 
 
 def test_empty_missing_and_damaged(folder, tmp_path: Path) -> None:

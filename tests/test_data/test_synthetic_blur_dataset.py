@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 
 import cv2
@@ -277,3 +278,12 @@ def test_contradicting_blur_is_refused(folder, options, fragments):
 def test_a_blur_longer_than_the_crop_is_refused(folder):
     with pytest.raises(InputError, match='astronaut.*up to 40 pixels.*crops of 16.*gt_size'):
         dataset(folder, blur={'length': [0, 40], 'lines': None})[0]
+
+
+def test_strangers_in_the_folder_are_told_and_hidden_files_passed_over(folder, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger('basicsr'), 'propagate', True)  # as long as BasicSR has not set it up
+    for name in ('phone.heic', '._astronaut.png', 'Thumbs.db'):
+        (folder / name).write_bytes(b'no image')
+    with caplog.at_level('WARNING', 'basicsr'):
+        assert len(dataset(folder)) == 3
+    assert caplog.messages == [f'{folder}: passed over 1 .heic, which are no images that can be read.']

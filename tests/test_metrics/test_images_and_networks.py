@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import socket
 import sys
@@ -52,6 +53,14 @@ def test_bad_input_within_stays_bad_input():
     with pytest.raises(InputError, match='wrong name') as caught, loading('X', 'a', 'b'):
         raise InputError('wrong name')
     assert not isinstance(caught.value, MetricUnavailable)
+
+
+def test_stlpips_of_images_too_small_for_its_network():
+    pytest.importorskip('stlpips_pytorch')
+    x, y = (np.random.default_rng(seed).integers(0, 256, (24, 40, 3), dtype=np.uint8) for seed in (0, 1))
+    for side in (1, 8, 20):
+        assert math.isnan(calculate_stlpips(x[:side], y[:side])) and math.isnan(calculate_stlpips(x[:, :side], y[:, :side]))
+    assert calculate_stlpips(x[:21], y[:21]) > 0
 
 
 def test_stlpips_without_its_package(monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import types
 from urllib.error import URLError
@@ -60,6 +61,17 @@ def test_networks_get_rgb_in_unit_range_once_loaded(pyiqa, image):
 def test_weights_that_cannot_be_downloaded(pyiqa, image):
     with pytest.raises(MetricUnavailable, match='maniqa.*no network in tests.*run once where there is a network'):
         metrics.calculate_maniqa(image)
+
+
+@pytest.mark.parametrize('error', [RuntimeError('Kernel size can\'t be greater'), AssertionError(), ValueError('empty')])
+def test_images_too_small_for_a_network_have_no_score(pyiqa, image, monkeypatch, error):
+    def fails(tensor):
+        raise error
+
+    monkeypatch.setattr(pyiqa, 'create_metric', lambda name, device=None: fails)
+    assert math.isnan(metrics.calculate_musiq(image))
+    with pytest.raises(type(error)):  # not of its size
+        metrics.calculate_musiq(np.zeros((256, 256, 3), np.uint8))
 
 
 def test_missing_package_names_its_licence(pyiqa, image, monkeypatch):

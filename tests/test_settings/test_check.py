@@ -138,6 +138,12 @@ def test_sound_options_pass(parsed, request, fixture):
     ('datasets.train.persistent_workers', True, ('persistent_workers', 'num_worker_per_gpu above 0')),
     ('datasets.val.persistent_workers', True, ('datasets: val: persistent_workers', )),
     ('num_gpu', '2', ('num_gpu', "'2'")),
+    # names that become those of folders and files
+    ('name', '..', ('name must be text of less than 200 bytes', )),
+    ('name', 'a/b', ('name must be text', )),
+    ('datasets.val.name', '../x', ('datasets: val: name must be text', )),
+    ('val.suffix', '/../x', ('val: suffix must be text', )),
+    ('val.operating_points', {'../x': {'steps': 1}}, ('operating_points: a name must be text', )),
     # data
     ('datasets.train.dataroot_gt', 'nowhere/at/all', ('datasets: train: dataroot_gt nowhere/at/all does not exist', )),
     ('datasets.train.dataroot_gt', None, ('datasets: train: dataroot_gt is empty', )),

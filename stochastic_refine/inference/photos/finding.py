@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...data.image_files import FORMATS, SYSTEM_FILES
+from ...data.image_files import FORMATS, SYSTEM_FILES, count_in_words
 from ...errors import InputError
 
 
@@ -61,7 +61,7 @@ def search_photos(inputs: Sequence[str | os.PathLike], recursive: bool = False, 
             raise InputError(f'{given} cannot be searched ({error.strerror}); check the name and its permissions.') from error
         if not photos:
             fault = 'is a folder that holds' if path.is_dir() else 'does not exist or matches'
-            others = f', only {in_words(passed_over)}' if passed_over else ''
+            others = f', only {count_in_words(passed_over)}' if passed_over else ''
             raise InputError(f"{given} {fault} no photo ({', '.join(FORMATS)}){others}; give photos, folders of photos "
                              '(folders inside them count only if recursive) or a pattern like "in/*.jpg".')
         found.passed_over += passed_over
@@ -70,11 +70,6 @@ def search_photos(inputs: Sequence[str | os.PathLike], recursive: bool = False, 
                 seen.add(photo.resolve())
                 found.places[photo] = photo.relative_to(base)
     return found
-
-
-def in_words(counts: Counter[str]) -> str:
-    """Numbers of files by suffix: ``2 .heic, 1 .gif``."""
-    return ', '.join(f"{count} {suffix or 'without a suffix'}" for suffix, count in counts.most_common())
 
 
 def _fixed_part(pattern: Path) -> Path:

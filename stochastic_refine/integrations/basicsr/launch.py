@@ -5,7 +5,6 @@ Both ``python basicsr/train.py`` and ``stochastic-refine train`` end here.
 
 from __future__ import annotations
 
-import errno
 import logging
 import math
 import os
@@ -20,7 +19,7 @@ from typing import Any
 from ...data.checked_dataset import CheckedDataset
 from ...data.even_crops import EvenCrops
 from ...data.random_streams import Draw, seed_item
-from ...errors import InputError
+from ...errors import InputError, print_in_any_encoding, refusal_of
 from ...processes import torchrun_command, world_size
 from ...registration import prepare_basicsr, register_all
 from ...settings.command_line import read_command_line
@@ -37,16 +36,17 @@ def main(mode: str, root: str) -> int:
     Returns:
         Exit code: 0; 2 after a sentence on standard error about unusable input; 130 after Ctrl-C.
     """
+    print_in_any_encoding()
     try:
         _pipeline(mode)(root)
     except InputError as error:
         print(f'Error: {error}', file=sys.stderr)
         return 2
     except OSError as error:  # BasicSR makes folders and files of its own
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+        refusal = refusal_of(error)
+        if refusal is None:
             raise
-        print(f"Error: {error.filename or 'A file'} could not be written ({error.strerror}); free some space or choose another "
-              'folder.', file=sys.stderr)
+        print(f'Error: {refusal}', file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         remedy = '; continue with --auto_resume from the last checkpoint' if mode == 'train' else ''
