@@ -152,3 +152,14 @@ def test_adversarial_rate_is_constant_then_linear(name: str) -> None:
         rates += scheduler.get_last_lr()
     assert rates[:50] == pytest.approx([1e-4] * 50)
     assert rates[124] == pytest.approx(0.5e-4, rel=0.01) and rates[-1] == pytest.approx(1e-7)
+
+
+@pytest.mark.parametrize('backbone', ['inception', 'mobilenet'])
+def test_deblurganv2s_pixel_loss_is_that_of_images_normalised_for_vgg19(backbone: str) -> None:
+    """As published: half the MSE after the mean and standard deviation of ImageNet, channel by channel."""
+    loss = load(ROOT / f'options/baselines/train_gopro_deblurganv2_{backbone}.yml')['train']['pixel_opt']
+    x, y = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    deviation = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+    assert loss['type'] == 'MSELoss'
+    assert loss['loss_weight'] * (x - y).square().mean() == pytest.approx(
+        0.5 * ((x - y) / deviation).square().mean().item(), rel=0.02)
