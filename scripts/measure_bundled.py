@@ -98,12 +98,13 @@ def measured(deblurrer: Deblurrer, pairs: list[tuple[Tensor, Tensor]], name: str
 
     for blurred, sharp in tqdm(pairs, desc=name, leave=False):
         note('blurred', blurred, sharp)
-        points = deblurrer.points if isinstance(deblurrer.net, SamplingNetwork) else {'restored': deblurrer.operating_point()}
+        samples = isinstance(deblurrer.net, SamplingNetwork)
+        points = deblurrer.points if samples else {'restored': deblurrer.operating_point()}
         initial = restorer.predict(blurred)
         if initial is not None:
             note('initial', initial, sharp)
         for key, point in points.items():
-            if point.calls > most_calls:
+            if samples and point.calls * point.num_samples > most_calls:
                 continue
             note(key, restorer.restore(blurred, point, initial=initial).image, sharp)
         if initial is not None and name != 'sharp':
