@@ -197,10 +197,12 @@ def test_captions_and_resolution_travel(tmp_path, suffix, bits):
 
 
 def test_a_packet_too_long_for_a_jpeg_is_told(tmp_path):
-    photo = Photo(gradient(), xmp=XMP.encode() + b' ' * 70_000, exif=b'Exif\0\0' + bytes(70_000))
+    photo = Photo(gradient(), xmp=XMP.encode() + b' ' * 70_000, exif=b'Exif\0\0' + bytes(70_000),
+                  texts={'Comment': 'x' * 70_000})
     write_photo(tmp_path / 'a.jpg', photo.pixels, photo)
-    assert read_photo(tmp_path / 'a.jpg').xmp is None
-    assert not_kept(photo, tmp_path / 'a.jpg') == ['its EXIF data', 'its XMP data']
+    read = read_photo(tmp_path / 'a.jpg')
+    assert read.xmp is None and read.texts == {}
+    assert not_kept(photo, tmp_path / 'a.jpg') == ['its EXIF data', 'its XMP data', 'its texts (Comment)']
 
 
 def test_profile_only_where_it_fits(tmp_path):

@@ -81,7 +81,7 @@ def not_kept(photo: Photo, path: str | os.PathLike) -> list[str]:
     """What of a photo a file of that suffix does not keep, in words; empty if nothing is lost."""
     fmt = FORMATS[Path(path).suffix.lower()]
     jpeg, bare = fmt == 'JPEG', fmt == 'BMP'
-    texts = photo.texts.keys() - {'PNG': photo.texts.keys(), 'JPEG': {'Comment'}}.get(fmt, set())
+    texts = photo.texts.keys() - {'PNG': photo.texts.keys(), 'JPEG': {'Comment'} if _comment(photo) else set()}.get(fmt, set())
     lost = {
         f'{photo.frames - 1} of its {photo.frames} frames or pages (the first is restored)': photo.frames > 1,
         'its transparency': photo.alpha is not None and (jpeg or bare),
@@ -106,7 +106,7 @@ def _encode(samples: np.ndarray, fmt: str, profile: bytes | None, like: Photo, q
     metadata: dict[str, Any] = {'exif': exif, **dpi}
     if fmt == 'JPEG':
         segments = [(0xE1, XMP_HEAD, like.xmp), (0xED, IPTC_HEAD, like.iptc)]
-        metadata = {'exif': exif if len(exif) <= _SEGMENT else b'', **dpi, 'comment': like.texts.get('Comment', '').encode(),
+        metadata = {'exif': exif if len(exif) <= _SEGMENT else b'', **dpi, 'comment': _comment(like),
                     'extra': b''.join(_segment(*segment) for segment in segments)}
     elif fmt == 'PNG':
         metadata['pnginfo'] = _png_texts(like)
@@ -116,6 +116,12 @@ def _encode(samples: np.ndarray, fmt: str, profile: bytes | None, like: Photo, q
     Image.fromarray(samples[..., 0] if samples.shape[2] == 1 else samples).save(  # each format takes the options it knows
         buffer, fmt, quality=quality, subsampling=0, exact=True, icc_profile=profile, **metadata)
     return buffer.getvalue()
+
+
+def _comment(photo: Photo) -> bytes:
+    """A JPEG's comment; nothing where there is too much."""
+    comment = photo.texts.get('Comment', '').encode('utf-8', 'replace')
+    return comment if len(comment) <= _SEGMENT else b''
 
 
 def _segment(marker: int, head: bytes, content: bytes | None) -> bytes:
