@@ -141,6 +141,16 @@ def check_options(opt: dict[str, Any]) -> None:
                 _check_whole_network(options, key, opt['path'])
 
 
+def misplaced_keys(opt: Mapping[str, Any]) -> list[str]:
+    """Keys at the top of the options that have a meaning in one of its blocks only, each as a sentence.
+
+    ``--force_yml total_iter=8`` makes such a key, for want of ``train:``; forks have keys of their own there.
+    """
+    blocks = {'train': _TRAIN_KEYS, 'val': VALIDATION_KEYS, 'logger': set(_LOGGER)}
+    return [f'{key} at the top of the options has no meaning; in the block {block} it has ({block}:{key}).'
+            for key in opt if key not in _TOP_KEYS for block, known in blocks.items() if key in known]
+
+
 def _check_logger(logger: Mapping[str, Any]) -> None:
     check_kinds(logger, _LOGGER, 'logger')
     wandb = logger.get('wandb') or {}

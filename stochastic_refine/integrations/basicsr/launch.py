@@ -82,7 +82,7 @@ def _pipeline(mode: str) -> Callable[[str], None]:
 
 
 def _parse_and_check(parse_options: Callable[..., Any], root: str, is_train: bool) -> Any:
-    from ...settings.check import check_options, check_options_file
+    from ...settings.check import check_options, check_options_file, misplaced_keys
     check_options_file(sys.argv)
     _check_launcher(sys.argv)
     try:
@@ -99,6 +99,9 @@ def _parse_and_check(parse_options: Callable[..., Any], root: str, is_train: boo
     if not opt['dist'] and _asked('num_gpu') == 'auto':
         opt['num_gpu'] = min(opt['num_gpu'], 1)  # BasicSR has put the number of all GPUs there
     check_options(opt)
+    if opt['rank'] == 0:
+        for words in misplaced_keys(opt):
+            print(f'Note: {words}', file=sys.stderr)
     if opt['dist']:  # without manual_seed in the file each process drew one of its own
         import torch.distributed as dist
         seed = [opt['manual_seed']]

@@ -76,8 +76,9 @@ def test_auto_resume_falls_back_to_the_newest_whole_state(launch, refine_options
     newest.write_bytes(newest.read_bytes()[:-100])
     (folder / 'training_states' / '.4.k1ll3d.state').write_bytes(b'')  # of a process killed while it saved
     refine_options['train']['total_iter'] = 6
-    run = launch('train', {**refine_options, 'manual_seed': 4}, '--auto_resume')
+    run = launch('train', {**refine_options, 'manual_seed': 4}, '--auto_resume', '--force_yml', 'total_iter=9')
     assert run.code == 0, run.err
+    assert 'Note: total_iter at the top of the options has no meaning; in the block train it has' in run.err
     assert 'Note: manual_seed 4 is not taken over: a resumed training keeps the seed 3' in run.err
     assert 'Resuming training from epoch: 0, iter: 2.' in run.err and iterations(run.err) == [3, 4, 5, 6]
     state = torch.load(folder / 'training_states' / '6.state', weights_only=True)
