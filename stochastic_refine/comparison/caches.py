@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..checkpoints import write_atomically
+from .tables import jsonable
 
 
 def read_json(file: Path, fits: Callable[[Any], bool]) -> Any | None:
@@ -32,11 +36,23 @@ def read_arrays(file: Path) -> dict[str, NDArray[Any]] | None:
         return None
 
 
+def write_json(file: Path, content: Any) -> None:
+    """Write a file for :func:`read_json`, as strict JSON; :func:`as_numbers` gives scores back that are no finite numbers."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(jsonable(content), ensure_ascii=False, allow_nan=False)
+    write_atomically(file, lambda temporary: Path(temporary).write_text(text, encoding='utf-8'))
+
+
+def as_numbers(values: Mapping[str, float | str | None]) -> dict[str, float]:
+    """Scores from strict JSON, where NaN is null and infinities are text."""
+    return {key: math.nan if value is None else float(value) for key, value in values.items()}
+
+
 def is_number(value: Any) -> bool:
-    """Whether a value from JSON is a number; scores may be infinite or NaN."""
+    """Whether a value from JSON is a number."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def are_numbers(value: Any) -> bool:
-    """Whether it is a dict of numbers."""
-    return isinstance(value, dict) and all(map(is_number, value.values()))
+    """Whether it is a dict of numbers, as :func:`as_numbers` takes them."""
+    return isinstance(value, dict) and all(is_number(item) or item in (None, 'inf', '-inf') for item in value.values())

@@ -25,7 +25,7 @@ from ..metrics.distribution import frechet_distance, kernel_distance
 from ..processes import rank, world_size
 from .complexity import Complexity, complexity, operating_cost
 from .protocols import Pair, Protocol, check_kind, check_same_kind, find_pairs, match_names, protocol_named, spread_evenly
-from .provenance import commit, machine, version_of
+from .provenance import commit, machine, timing_setup, version_of
 from .published import published_rows
 from .restoring import load_once, read_record, restore_all
 from .scoring import DEFAULT_METRICS, IMAGE_METRICS, SET_METRICS, ImageScores, Job, mean_score, score_all, unavailable_metrics
@@ -126,7 +126,8 @@ def evaluate(systems: Sequence[str],
                 images = [{pair.name: folder / f'{pair.name}.png' for pair in pairs} for folder in folders]
                 entries.append(_Entry(row, images, system, cost))
 
-    table = _score_entries(entries, pairs, rules, [key for key in metrics if key not in reasons], output, workers, notes)
+    table = _score_entries(entries, pairs, rules, [key for key in metrics if key not in reasons], output, workers, notes,
+                           timing_setup(main_device, workers))
     table.columns = [column for key, column in COLUMNS.items() if key in {*metrics, *COSTS}]
     table.rows += published_rows(protocol)
     table.settings = _settings(rules, gt, lq, len(pairs), len(everything), parsed, metrics, seeds, workers, main_device)
@@ -153,7 +154,7 @@ def _check_names(systems: Sequence[System]) -> None:
 
 
 def _score_entries(entries: list[_Entry], pairs: list[Pair], rules: Protocol, metrics: list[str], output: Path, workers: int,
-                   notes: list[str]) -> Table:
+                   notes: list[str], setup: str) -> Table:
     per_image = tuple(key for key in metrics if key in IMAGE_METRICS)
     set_metrics = [key for key in metrics if key in SET_METRICS]
     lines: list[dict[str, Any]] = []
@@ -177,7 +178,7 @@ def _score_entries(entries: list[_Entry], pairs: list[Pair], rules: Protocol, me
                 means |= _set_scores(scored, reference, set_metrics, notes)
             by_seed.append(means)
         scores = {key: _over_seeds([means[key] for means in by_seed]) for key in by_seed[0]}
-        rows.append(Row(entry.row, {**scores, **_costs(entry, notes)}))
+        rows.append(Row(entry.row, {**scores, **_costs(entry, notes, setup)}))
     missing = sum(line['score'] != line['score'] for line in lines)
     if missing:
         notes.append(f'{missing} of {len(lines)} scores of single images could not be had (images too small for the metric) '
@@ -219,12 +220,16 @@ def _over_seeds(values: list[float]) -> Score:
     return Score(mean_score(values), spread, len(values))
 
 
-def _costs(entry: _Entry, notes: list[str]) -> dict[str, Score]:
+def _costs(entry: _Entry, notes: list[str], setup: str) -> dict[str, Score]:
     """Parameters, GFLOPs and seconds per image of a network's row."""
     if entry.network is None:
         return {}
     records = [read_record(path) for images in entry.images for path in images.values()]
-    seconds = statistics.median(record['seconds'] for record in records if record)
+    times = [record['seconds'] for record in records if record and record.get('setup') == setup]
+    if not times:
+        others = dict.fromkeys(str(record.get('setup')) for record in records if record)
+        notes.append(f'{entry.row}: restored before under another setup ({first_few(list(others))}), so there are no times for '
+                     f'this one ({setup}); remove its folder below restored/ to measure them.')
     cost = entry.cost
     if cost.note:
         notes.append(cost.note)
@@ -232,7 +237,7 @@ def _costs(entry: _Entry, notes: list[str]) -> dict[str, Score]:
     if heavy:
         notes.append(f'GFLOPs of {entry.network.name} leave out {", ".join(heavy)}, which mmengine does not count.')
     gflops = {} if cost.gflops is None else {'gflops': Score(cost.gflops)}
-    return {'params': Score(cost.million_params), **gflops, 'seconds': Score(seconds)}
+    return {'params': Score(cost.million_params), **gflops, **({'seconds': Score(statistics.median(times))} if times else {})}
 
 
 def _write_lines(path: str, lines: list[dict[str, Any]]) -> None:

@@ -1,15 +1,20 @@
-"""Where and with what figures were made: device, machine, package versions, commit."""
+"""Where and with what figures were made: source files, package versions, commit; device, machine and what timings depend on."""
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import subprocess
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
 import torch
 
 from .. import __version__
+from ..processes import local_world_size
+
+_PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def machine(device: torch.device) -> str:
@@ -32,6 +37,31 @@ def version_of(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+@cache
+def source_hash() -> str:
+    """A hash of this package's source files: the version stays while they are edited, results must not."""
+    total = hashlib.sha256()
+    for path in sorted(_PACKAGE.rglob('*.py')):
+        content = path.read_bytes()
+        total.update(f'{path.relative_to(_PACKAGE).as_posix()} {len(content)} '.encode() + content)
+    return total.hexdigest()[:16]
+
+
+def code_identity() -> dict[str, str]:
+    """What every cached result depends on, whatever else it was made from: the code here, and PyTorch."""
+    return {'source': source_hash(), 'torch': torch.__version__}
+
+
+def timing_setup(device: torch.device, workers: int = 1) -> str:
+    """What a wall-clock time depends on beside the work: a time taken under another setup is not to be shown for this one.
+
+    Args:
+        device: Where the network runs.
+        workers: Processes that one process of torchrun, or this one, shares the work among.
+    """
+    return f'{machine(device)}, {torch.get_num_threads()} threads, {workers * local_world_size()} processes'
 
 
 def commit() -> str | None:

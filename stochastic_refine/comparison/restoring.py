@@ -1,7 +1,7 @@
 """Restore the blurred images of a test set with a network: each image and operating point once, over any number of processes.
 
-A result is a PNG file that carries what it was made from and how long it took, so that a stopped run goes on with what is
-missing and never takes another network's result for its own.
+A result is a PNG file that carries what it was made from, how long it took and under which setup, so that a stopped run goes on
+with what is missing and never takes the result of another network or of other code for its own.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from ..inference.restorer import Restorer
 from ..processes import my_share, run_parallel, wait_for_all
 from .caches import is_number
 from .protocols import Pair
+from .provenance import code_identity, timing_setup
 from .systems import Network
 
 #: Name of the text in the PNG files.
@@ -56,6 +57,7 @@ class _Job:
     lq: Path
     targets: tuple[Target, ...]
     device: str
+    setup: str
 
 
 def result_folders(network: Network, root: Path, seeds: int) -> dict[str, list[Path]]:
@@ -92,9 +94,11 @@ def restore_all(network: Network, pairs: Sequence[Pair], root: Path, seeds: int,
     for name, point in network.points.items():
         for k, folder in enumerate(rows[f'{network.name} ({name})']):
             points[folder] = dataclasses.replace(point, seed=point.seed + k * point.num_samples)
+    setup = timing_setup(device, workers)
     jobs = [
         _Job(network, network.fingerprint, pair.lq,
-             tuple(Target(folder / f'{pair.name}.png', point) for folder, point in points.items()), str(device))
+             tuple(Target(folder / f'{pair.name}.png', point) for folder, point in points.items()), str(device),
+             setup)
         for pair in pairs
     ]
     run_parallel(_restore, my_share(jobs), workers, f'Restoring with {network.name}')
@@ -129,7 +133,8 @@ def _restore(job: _Job) -> None:
             point = target.point or OperatingPoint()
             image, seconds = _timed(restorer, lambda point=point: restorer.restore(lq, point, initial=initial).image)
         target.path.parent.mkdir(parents=True, exist_ok=True)
-        _write(target.path, image, {**identity[target], 'seconds': round(initial_seconds + seconds, 4)})
+        timing = {'seconds': round(initial_seconds + seconds, 4), 'setup': job.setup}
+        _write(target.path, image, {**identity[target], **timing})
 
 
 def _timed(restorer: Restorer, call: Any) -> tuple[Any, float]:
@@ -142,7 +147,8 @@ def _timed(restorer: Restorer, call: Any) -> tuple[Any, float]:
 
 
 def _identity(job: _Job, lq_hash: str, target: Target) -> dict[str, Any]:
-    return {'network': job.fingerprint, 'lq': lq_hash, 'point': target.point.as_options() if target.point else None}
+    return {**code_identity(), 'network': job.fingerprint, 'device': torch.device(job.device).type, 'lq': lq_hash,
+            'point': target.point.as_options() if target.point else None}
 
 
 def _is_done(path: Path, identity: dict[str, Any]) -> bool:
@@ -151,7 +157,7 @@ def _is_done(path: Path, identity: dict[str, Any]) -> bool:
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
-    """What a restored image says of its making, with ``seconds``; None for other files and missing ones."""
+    """What a restored image says of its making, with ``seconds`` under ``setup``; None for other files and missing ones."""
     try:
         with open_image(path) as image:
             record = json.loads(image.info[TEXT])
@@ -169,7 +175,7 @@ def to_pixels(image: Tensor) -> NDArray[np.uint8]:
 def _write(path: Path, image: Tensor, record: dict[str, Any]) -> None:
     """Write (3, H, W) in [0, 1] as an 8-bit PNG that carries ``record``."""
     text = PngImagePlugin.PngInfo()
-    text.add_text(TEXT, json.dumps(record))
+    text.add_text(TEXT, json.dumps(record, allow_nan=False))
     write_atomically(path, lambda temporary: Image.fromarray(to_pixels(image)).save(
         temporary, pnginfo=text, compress_level=3))
 

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import __version__
 from ..checkpoints import write_atomically
 from ..data.synthetic_blur_dataset import read_rgb
 from ..errors import InputError, MetricUnavailable
@@ -23,7 +22,8 @@ from ..processes import my_share, run_parallel, wait_for_all
 from ..registration import register_all
 from ..values import nearest
 from .alignment import Alignment, align_to_ground_truth, masked_psnr, masked_ssim
-from .caches import are_numbers, read_arrays, read_json
+from .caches import are_numbers, as_numbers, read_arrays, read_json, write_json
+from .provenance import code_identity, version_of
 
 Array = NDArray[np.uint8]
 
@@ -120,6 +120,12 @@ def metric_function(key: str) -> Callable[[Array, Array], float]:
     return function if metric.needs_reference else lambda restored, gt: function(restored)
 
 
+def cache_key(key: str) -> str:
+    """A metric's name in caches: its key, and the package and version that make its value."""
+    package = IMAGE_METRICS[key].package
+    return f'{key}, {package} {version_of(package)}'
+
+
 def score_all(jobs: Sequence[Job], workers: int, description: str) -> list[ImageScores]:
     """Score images, in parallel, in the order of ``jobs``; what the cache holds is not computed again.
 
@@ -133,7 +139,7 @@ def score_all(jobs: Sequence[Job], workers: int, description: str) -> list[Image
 def _score(job: Job) -> None:
     file = _cache_file(job)
     known = _read_cache(file)
-    missing = [key for key in job.metrics if key not in known['scores']]
+    missing = [key for key in job.metrics if cache_key(key) not in known['scores']]
     needs_features = job.features and _read_features(file) is None
     if not missing and not needs_features:
         return
@@ -150,12 +156,12 @@ def _score(job: Job) -> None:
                         for image in (pair.image, pair.ground_truth))
         masked = {'psnr': masked_psnr, 'ssim': masked_ssim}
         functions |= {key: partial(_masked, masked[key], pair) for key in missing if key in masked}
-    known['scores'].update({key: float(function(restored, gt)) for key, function in functions.items()})
-    file.parent.mkdir(parents=True, exist_ok=True)
+    known['scores'].update({cache_key(key): float(function(restored, gt)) for key, function in functions.items()})
     if needs_features:
         features = inception_features([np.ascontiguousarray(patch[..., ::-1]) for patch in patches(restored)])
-        write_atomically(file.with_suffix('.npy'), lambda temporary: np.save(temporary, features.astype(np.float32)))
-    write_atomically(file, lambda temporary: Path(temporary).write_text(json.dumps(known), encoding='utf-8'))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(_features_file(file), lambda temporary: np.save(temporary, features.astype(np.float32)))
+    write_json(file, known)
 
 
 def _masked(function: Callable[..., float], pair: Alignment, restored: Array, gt: Array) -> float:
@@ -166,12 +172,17 @@ def _cached(job: Job) -> ImageScores:
     file = _cache_file(job)
     known = _read_cache(file)
     features = _read_features(file) if job.features else None
-    return ImageScores({key: known['scores'][key] for key in job.metrics}, features, known.get('aligned'))
+    try:
+        scores = {key: known['scores'][cache_key(key)] for key in job.metrics}
+    except KeyError:  # another process computed them, under another name
+        raise InputError(f'The scores of {job.restored} are not there: the package was changed while it scored; run the same '
+                         'command again.') from None
+    return ImageScores(scores, features, known.get('aligned'))
 
 
 def _cache_file(job: Job) -> Path:
-    """The cache's file for the contents of this pair, scored this way by this version."""
-    content = hashlib.sha256(f'{__version__} {job.aligned} '.encode())
+    """The cache's file for the contents of this pair, scored this way by this code."""
+    content = hashlib.sha256(f'{json.dumps(code_identity())} {job.aligned} '.encode())
     for path in (job.restored, job.gt):
         content.update(hashlib.sha256(_read_bytes(path)).digest())
     name = content.hexdigest()[:32]
@@ -183,11 +194,16 @@ def _read_cache(file: Path) -> dict[str, Any]:
         return isinstance(content, dict) and are_numbers(content.get('scores')) and isinstance(
             content.get('aligned'), (bool, type(None)))
 
-    return read_json(file, fits) or {'scores': {}}
+    known = read_json(file, fits) or {'scores': {}}
+    return {**known, 'scores': as_numbers(known['scores'])}
+
+
+def _features_file(file: Path) -> Path:
+    return file.with_name(f"{file.stem}-{version_of('torch-fidelity')}.npy")
 
 
 def _read_features(file: Path) -> NDArray[np.float32] | None:
-    content = read_arrays(file.with_suffix('.npy')) or {}
+    content = read_arrays(_features_file(file)) or {}
     return content.get('array') if getattr(content.get('array'), 'ndim', 0) == 2 else None
 
 

@@ -68,14 +68,15 @@ class Network:
     @property
     def fingerprint(self) -> str:
         """A hash of weights and options: equal networks restore equally."""
-        options = json.dumps([self.network, self.param_key, self.precision, self.window], sort_keys=True)
+        options = json.dumps([self.network, self.param_key, self.precision, self.tile, self.window], sort_keys=True)
         return f'{_file_hash(self.checkpoint)}-{hashlib.sha256(options.encode()).hexdigest()[:8]}'
 
     @property
     def record(self) -> dict[str, Any]:
         """What is written down beside the scores."""
         return {'source': str(self.source), 'checkpoint': str(self.checkpoint),
-                'checkpoint_sha256': _file_hash(self.checkpoint), 'precision': self.precision, 'window': self.window,
+                'checkpoint_sha256': _file_hash(self.checkpoint), 'precision': self.precision, 'tile': self.tile,
+                'window': self.window,
                 'operating_points': {name: point.as_options() for name, point in self.points.items()}}
 
     def load(self, device: torch.device) -> nn.Module:

@@ -119,7 +119,7 @@ def ablation_study(options: Path,
         def compute(lq: Tensor, gt: NDArray[np.uint8], restorer: Any = restorer) -> dict[str, float]:
             return scores_of(restorer.restore(lq, OperatingPoint()).image, gt, keys)
 
-        identity = {'study': 'ablation', 'network': network.fingerprint, 'metrics': keys}
+        identity = {'study': 'ablation', 'network': network.fingerprint, 'device': device.type, 'metrics': keys}
         found = list(each_image(chosen, output / 'cache', identity, compute, setting.words))
         cost = complexity(restorer.net)
         rows.append({

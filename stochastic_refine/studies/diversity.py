@@ -69,7 +69,8 @@ def diversity_study(images: Sequence[ImagePair],
                 result[f'{name}_to_truth'] = np.mean([distance(sample, gt) for sample in drawn])
             return result
 
-        identity = {'study': 'diversity', 'network': network.fingerprint, 'point': point.as_options(), 'metrics': keys}
+        identity = {'study': 'diversity', 'network': network.fingerprint, 'device': device.type,
+                    'point': point.as_options(), 'metrics': keys}
         found = list(each_image(chosen, output / 'cache', identity, compute, f'{point.steps} steps'))
         for name in ('std', 'rmse', *keys):
             row: dict[str, Any] = {'steps': point.steps, 'final_variance': point.variance,

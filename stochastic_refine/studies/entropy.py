@@ -57,7 +57,8 @@ def entropy_study(images: Sequence[ImagePair], network: Network, output: Path, d
 
     chosen = spread_evenly(images, max_images)
     total: dict[str, NDArray[Any]] = {}
-    for found in each_image(chosen, output / 'cache', {'study': 'entropy', 'network': network.fingerprint}, compute, 'Entropy'):
+    identity = {'study': 'entropy', 'network': network.fingerprint, 'device': device.type}
+    for found in each_image(chosen, output / 'cache', identity, compute, 'Entropy'):
         total = {name: total.get(name, 0) + part for name, part in found.items()}
     published = published_table('residual_entropy')['rows']
     rows = [{

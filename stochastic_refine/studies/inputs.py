@@ -20,9 +20,9 @@ from ..archs.sampling import SamplingNetwork
 from ..checkpoints import write_atomically
 from ..comparison.caches import read_arrays
 from ..comparison.images import ImagePair, pairs_of_data_folder, pairs_of_folders, pairs_of_options
-from ..comparison.provenance import commit, machine
+from ..comparison.provenance import code_identity, commit, machine
 from ..comparison.restoring import to_pixels
-from ..comparison.scoring import SET_METRICS, metric_function, parse_metrics, unavailable_metrics
+from ..comparison.scoring import SET_METRICS, cache_key, metric_function, parse_metrics, unavailable_metrics
 from ..comparison.systems import Folders, Network, parse_system
 from ..diffusion import FLOW_SAMPLERS
 from ..errors import InputError
@@ -147,7 +147,8 @@ def each_image(pairs: Sequence[ImagePair], folder: Path, identity: Mapping[str, 
     Args:
         pairs: Of images.
         folder: The cache's.
-        identity: Everything besides the pair that the result depends on; plain values.
+        identity: Everything besides the pair, the code and the versions of packages that the result depends on; plain values,
+            the keys of metrics as ``metrics``.
         compute: Called once per pair.
         description: For the progress bar.
     """
@@ -163,6 +164,7 @@ def each_image(pairs: Sequence[ImagePair], folder: Path, identity: Mapping[str, 
 
 
 def _cache_file(folder: Path, key: str, identity: Mapping[str, Any]) -> Path:
-    text = json.dumps([__version__, key, identity], sort_keys=True)
+    metrics = [cache_key(metric) for metric in identity.get('metrics', ())]
+    text = json.dumps([code_identity(), key, identity, metrics], sort_keys=True)
     name = hashlib.sha256(text.encode()).hexdigest()[:32]
     return folder / name[:2] / f'{name}.npz'

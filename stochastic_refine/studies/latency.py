@@ -20,6 +20,7 @@ from ..archs.sampling import SamplingNetwork
 from ..comparison.complexity import operating_cost
 from ..comparison.images import ImagePair
 from ..comparison.protocols import spread_evenly
+from ..comparison.provenance import timing_setup
 from ..comparison.scoring import mean_score
 from ..comparison.systems import Network
 from ..comparison.tables import COLUMNS
@@ -62,7 +63,7 @@ def latency_study(images: Sequence[ImagePair],
                 return {'seconds': seconds, **scores_of(image, gt, keys)}
 
             identity = {'study': 'latency', 'network': network.fingerprint, 'point': point.as_options() if samples else None,
-                        'metrics': keys, 'device': device.type}
+                        'metrics': keys, 'device': device.type, 'setup': timing_setup(device)}
             what = f'{network.name}, {point.steps} steps' if samples else network.name
             found = list(each_image(chosen, output / 'cache', identity, compute, what))
             cost = operating_cost(restorer.net, point)

@@ -59,7 +59,8 @@ def tradeoff_study(images: Sequence[ImagePair],
         def compute(lq: Tensor, gt: NDArray[np.uint8], point: OperatingPoint = point) -> dict[str, float]:
             return scores_of(restorer.restore(lq, point).image, gt, keys)
 
-        identity = {'study': 'tradeoff', 'network': network.fingerprint, 'point': point.as_options(), 'metrics': keys}
+        identity = {'study': 'tradeoff', 'network': network.fingerprint, 'device': device.type,
+                    'point': point.as_options(), 'metrics': keys}
         found = list(each_image(chosen, output / 'cache', identity, compute, f'Knob at {position:g}'))
         values = {key: np.array([float(image[key]) for image in found]) for key in keys}
         row = {'tradeoff': position, **point.as_options(), **{key: float(values[key].mean()) for key in keys}}

@@ -84,7 +84,8 @@ def uncertainty_study(images: Sequence[ImagePair], network: Network, point: Oper
     chosen = spread_evenly(images, max_images)
     rows: list[dict[str, Any]] = []
 
-    identity = {'study': 'calibration', 'levels': LEVELS, 'network': network.fingerprint, 'point': point.as_options()}
+    identity = {'study': 'calibration', 'levels': LEVELS, 'network': network.fingerprint, 'device': device.type,
+                'point': point.as_options()}
     found = each_image(chosen, output / 'cache', identity,
                        _calibrate(restorer, point), 'Calibration')
     for image, pair in zip(found, chosen):  # in this order the progress bar gets to its end
@@ -98,7 +99,8 @@ def uncertainty_study(images: Sequence[ImagePair], network: Network, point: Oper
     blurred: list[list[dict[str, Any]]] = []
     if blur is not None:
         of_blur = dataclasses.replace(point, num_samples=blur.samples)
-        identity = {'study': 'rising blur', 'network': network.fingerprint, 'point': of_blur.as_options()}
+        identity = {'study': 'rising blur', 'network': network.fingerprint, 'device': device.type,
+                    'point': of_blur.as_options()}
         sharp = _write_sharp(images, blur, output / 'blur' / 'sharp')
         data = [_blurred_images(sharp, length, blur) for length in blur.lengths]
         for length, of_length in zip(blur.lengths, data):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints import write_atomically
-from ..comparison.tables import COLUMNS
+from ..comparison.tables import COLUMNS, jsonable
 from ..diffusion import TAKE_ETA
 from ..inference.operating_point import OperatingPoint
 from .halving import Round
@@ -32,7 +32,7 @@ class Row:
         scores: Means over the images, by metric.
         images: How many images they are over.
         calls: Network calls per image: steps x samples, and one for the initial prediction.
-        seconds: Mean wall-clock seconds per image, the initial prediction included.
+        seconds: Mean wall-clock seconds per image, the initial prediction included; NaN if none was timed under this setup.
         on_front: Whether no other cell is at least as good in both scores of the pair and better in one.
         picks: Of ``Ours`` and ``Ours-SA`` what it was picked as.
         eliminated: The round after which it was left, None if it was scored on all images.
@@ -55,8 +55,8 @@ class Row:
             'last_time': cell.last_time, 'eta': cell.eta if cell.sampler in TAKE_ETA else None, 'clamp': cell.clamp,
             'samples': cell.num_samples, 'alpha_bar_T': cell.leftover_signal,
             **{key: None if math.isnan(score) else score for key, score in self.scores.items()},
-            'images': self.images, 'calls': self.calls, 'seconds': round(self.seconds, 4), 'on_front': self.on_front,
-            'pick': ' '.join(self.picks), 'eliminated': self.eliminated,
+            'images': self.images, 'calls': self.calls, 'seconds': None if math.isnan(self.seconds) else round(self.seconds, 4),
+            'on_front': self.on_front, 'pick': ' '.join(self.picks), 'eliminated': self.eliminated,
         }
 
 
@@ -109,9 +109,9 @@ class SweepResult:
         output.mkdir(parents=True, exist_ok=True)
         write_atomically(output / 'cells.csv', lambda temporary: _write_csv(temporary, lines))
         write_atomically(output / 'cells.jsonl', lambda temporary: Path(temporary).write_text(
-            ''.join(f'{json.dumps(line)}\n' for line in lines), encoding='utf-8'))
+            ''.join(f'{json.dumps(jsonable(line), allow_nan=False)}\n' for line in lines), encoding='utf-8'))
         write_atomically(output / 'sweep.json', lambda temporary: Path(temporary).write_text(
-            json.dumps(summary, indent=1) + '\n', encoding='utf-8'))
+            json.dumps(jsonable(summary), indent=1, allow_nan=False) + '\n', encoding='utf-8'))
 
     def to_text(self) -> str:
         """The picks, the front and what it cost, for people."""
@@ -121,10 +121,14 @@ class SweepResult:
         for row in sorted((row for row in self.rows if row.on_front or row.picks), key=lambda row: row.scores[perceptual]):
             lines.append(f'{cell_name(row.cell):<34}{row.scores[perceptual]:>18.{COLUMNS[perceptual].decimals}f}'
                          f'{row.scores[distortion]:>10.{COLUMNS[distortion].decimals}f}{_signal(row.cell):>9}'
-                         f'{row.calls:>7}{row.seconds:>9.2f}  {", ".join(row.picks)}'.rstrip())
+                         f'{row.calls:>7}{_seconds(row.seconds):>9}  {", ".join(row.picks)}'.rstrip())
         share = self.calls / self.full_calls
         lines.append(f'Front of {len(self.rows)} cells; {self.calls} network calls, {share:.0%} of all cells on all images.')
         return '\n'.join(lines)
+
+
+def _seconds(seconds: float) -> str:
+    return '-' if math.isnan(seconds) else f'{seconds:.2f}'
 
 
 def _signal(cell: OperatingPoint) -> str:

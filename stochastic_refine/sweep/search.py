@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 from collections.abc import Sequence
@@ -13,9 +14,9 @@ import torch
 from ..archs.build import arch_class
 from ..comparison.images import ImagePair
 from ..comparison.protocols import spread_evenly
-from ..comparison.provenance import commit, machine
+from ..comparison.provenance import commit, machine, timing_setup
 from ..comparison.restoring import load_once
-from ..comparison.scoring import mean_score
+from ..comparison.scoring import cache_key, mean_score
 from ..comparison.systems import Network
 from ..comparison.tables import COLUMNS
 from ..data.archives import first_few
@@ -75,7 +76,8 @@ def sweep(network: Network,
     images = spread_evenly(images, max_images)
     fingerprint = _check_network(network)
     place = process_device(device)
-    bench = Bench(network, fingerprint, tuple(metrics), str(place), output / 'units', output / 'images' if save else None)
+    bench = Bench(network, fingerprint, tuple(metrics), str(place), output / 'units', timing_setup(place, workers),
+                  output / 'images' if save else None)
     net = load_once(network, fingerprint, str(place))
     for cell in cells:
         net.check_point(cell, network.name)
@@ -91,9 +93,13 @@ def sweep(network: Network,
         wait_for_all()
         records: dict[OperatingPoint, list[dict[str, Any]]] = {}
         for unit in units:
-            records.setdefault(unit.run, []).append(read_unit(unit))
+            record = read_unit(unit)
+            if not unit.is_done(record):  # another process did it, under another name
+                raise InputError(f'The scores of {unit.pair.name} are not there: the package was changed while it swept; run '
+                                 'the same command again.')
+            records.setdefault(unit.run, []).append(record)
         for cell in alive:
-            rows[cell] = _row(cell, records[run_of(cell)], metrics, predicts)
+            rows[cell] = _row(cell, records[run_of(cell)], metrics, predicts, bench.setup)
         return [(rows[cell].scores[pair[0]], rows[cell].scores[pair[1]]) for cell in alive]
 
     # Nested sets that stand for the whole from the first: neighbours in a folder are often frames of one scene.
@@ -116,7 +122,8 @@ def sweep(network: Network,
         'network': network.record,
         'images': f'{len(images)} of {everything}: {first_few([image.name for image in images])}',
         'metrics': list(metrics),
-        'seconds': f'mean wall-clock time per image in one of {workers * world_size()} processes, reading and scoring left out',
+        'seconds': f'mean wall-clock time per image in one of {workers * world_size()} processes, without reading and scoring; '
+                   'empty where all times were taken under another setup',
         'calls': 'of the network per image: steps x samples, and one for the initial prediction',
         'machine': f'{machine(place)}, {torch.get_num_threads()} threads per process with one worker',
         'commit': commit(),
@@ -139,10 +146,12 @@ def _check_network(network: Network) -> str:
     return weights_fingerprint(network)
 
 
-def _row(cell: OperatingPoint, records: list[dict[str, Any]], metrics: Sequence[str], predicts: bool) -> Row:
+def _row(cell: OperatingPoint, records: list[dict[str, Any]], metrics: Sequence[str], predicts: bool,
+         setup: str) -> Row:
     count = str(cell.num_samples)
-    scores = {metric: mean_score([record['scores'][count][metric] for record in records]) for metric in metrics}
-    seconds = statistics.fmean(record['seconds'][count] for record in records)
+    scores = {metric: mean_score([record['scores'][count][cache_key(metric)] for record in records]) for metric in metrics}
+    times = [record['seconds'][count] for record in records if record['setup'][count] == setup]
+    seconds = statistics.fmean(times) if times else math.nan
     return Row(cell, scores, len(records), cell.calls * cell.num_samples + predicts, seconds)
 
 

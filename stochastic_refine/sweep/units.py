@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from .. import __version__
 from ..archs.build import without_pretrained
 from ..checkpoints import write_atomically
-from ..comparison.caches import are_numbers, read_json
+from ..comparison.caches import are_numbers, as_numbers, read_json, write_json
 from ..comparison.images import ImagePair
+from ..comparison.provenance import code_identity
 from ..comparison.restoring import load_once, to_pixels
-from ..comparison.scoring import metric_function
+from ..comparison.scoring import cache_key, metric_function
 from ..comparison.systems import Network
 from ..diffusion import TAKE_ETA
 from ..errors import InputError
@@ -38,7 +38,7 @@ from ..inference.restorer import Restorer
 
 #: Bytes of initial predictions that a process keeps.
 INITIALS_BYTES = 2**29
-_initials: dict[tuple[str, str], tuple[Tensor | None, float]] = {}
+_initials: dict[tuple[str, str, str], tuple[Tensor | None, float]] = {}
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Bench:
         metrics: Keys of image metrics.
         device: Where the network runs.
         store: Folder of the units' files.
+        setup: What times depend on, see :func:`~stochastic_refine.comparison.provenance.timing_setup`.
         saved: Folder for restored images; None to keep none.
     """
 
@@ -59,6 +60,7 @@ class Bench:
     metrics: tuple[str, ...]
     device: str
     store: Path
+    setup: str
     saved: Path | None = None
 
 
@@ -83,7 +85,8 @@ class Unit:
     @property
     def identity(self) -> dict[str, Any]:
         """What the scores depend on."""
-        return {'version': __version__, 'network': self.bench.fingerprint, 'image': self.key, 'run': self.run.as_options()}
+        return {**code_identity(), 'network': self.bench.fingerprint, 'device': torch.device(self.bench.device).type,
+                'image': self.key, 'run': self.run.as_options()}
 
     @property
     def file(self) -> Path:
@@ -100,7 +103,7 @@ class Unit:
         if record is None:
             return False
         scores = record['scores']
-        if any(metric not in scores.get(str(count), {}) for count in self.counts for metric in self.bench.metrics):
+        if any(cache_key(metric) not in scores.get(str(count), {}) for count in self.counts for metric in self.bench.metrics):
             return False
         return self.bench.saved is None or all(self.saved_image(count).is_file() for count in self.counts)
 
@@ -125,13 +128,18 @@ def cell_name(cell: OperatingPoint) -> str:
 
 
 def read_unit(unit: Unit) -> dict[str, Any] | None:
-    """A unit's record: ``scores[count][metric]`` and ``seconds[count]``; None if there is none yet."""
+    """A unit's record: ``scores[count][cache_key(metric)]``, ``seconds[count]`` and the ``setup[count]`` of these; None if
+    there is none yet."""
     def fits(content: Any) -> bool:
         return (isinstance(content, dict) and isinstance(content.get('scores'), dict)
                 and all(map(are_numbers, content['scores'].values())) and are_numbers(content.get('seconds'))
-                and content['scores'].keys() <= content['seconds'].keys())
+                and isinstance(content.get('setup'), dict)
+                and content['scores'].keys() <= content['seconds'].keys() & content['setup'].keys())
 
-    return read_json(unit.file, fits)
+    record = read_json(unit.file, fits)
+    if record is not None:
+        record['scores'] = {count: as_numbers(scores) for count, scores in record['scores'].items()}
+    return record
 
 
 def work(unit: Unit) -> None:
@@ -148,25 +156,24 @@ def work(unit: Unit) -> None:
                          f'{gt.shape[1]}x{gt.shape[0]}; mend or remove the pair.')
     initial, initial_seconds = _initial(restorer, unit, lq)
     functions = {metric: metric_function(metric) for metric in bench.metrics}
-    record = record or {**unit.identity, 'name': unit.pair.name, 'scores': {}, 'seconds': {}}
+    record = record or {**unit.identity, 'name': unit.pair.name, 'scores': {}, 'seconds': {}, 'setup': {}}
     seconds, start = initial_seconds, time.perf_counter()
     for count, image in restorer.running_means(lq, unit.run, unit.counts, initial):
         pixels = to_pixels(image)  # waits for the GPU
         seconds += time.perf_counter() - start
         restored = np.ascontiguousarray(pixels[..., ::-1])
-        scores = {metric: float(function(restored, gt)) for metric, function in functions.items()}
+        scores = {cache_key(metric): float(function(restored, gt)) for metric, function in functions.items()}
         record['scores'].setdefault(str(count), {}).update(scores)
-        record['seconds'][str(count)] = round(seconds, 4)
+        record['seconds'][str(count)], record['setup'][str(count)] = round(seconds, 4), bench.setup
         if bench.saved is not None:
             _save(unit.saved_image(count), pixels)
         start = time.perf_counter()
-    unit.file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(unit.file, lambda temporary: Path(temporary).write_text(json.dumps(record), encoding='utf-8'))
+    write_json(unit.file, record)
 
 
 def _initial(restorer: Restorer, unit: Unit, lq: Tensor) -> tuple[Tensor | None, float]:
     """The initial prediction of an image, (3, H, W) or None, and how long it took; kept for the image's other runs."""
-    key = (unit.bench.fingerprint, unit.key)
+    key = (unit.bench.fingerprint, unit.bench.device, unit.key)
     if key not in _initials:
         start = time.perf_counter()
         initial = restorer.predict(lq)
@@ -206,7 +213,8 @@ def counts_of(cells: Sequence[OperatingPoint]) -> dict[OperatingPoint, list[int]
 
 def weights_fingerprint(network: Network) -> str:
     """A hash of weights and options; unlike the file's hash it stays when metadata is stored in the checkpoint."""
-    settings = json.dumps([without_pretrained(network.network), network.precision, network.window], sort_keys=True)
+    settings = json.dumps([without_pretrained(network.network), network.precision, network.tile, network.window],
+                          sort_keys=True)
     total = hashlib.sha256(settings.encode())
     for name, value in sorted(network.load(torch.device('cpu')).state_dict().items()):
         total.update(name.encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import shutil
@@ -20,10 +21,12 @@ from PIL import Image
 from stochastic_refine.archs import build_arch
 from stochastic_refine.checkpoints import METADATA_KEY
 from stochastic_refine.cli import main
-from stochastic_refine.comparison import restoring, scoring
+from stochastic_refine.comparison import provenance, restoring, scoring, systems
+from stochastic_refine.comparison.complexity import Complexity
 from stochastic_refine.comparison.evaluate import evaluate
 from stochastic_refine.comparison.tables import Table
 from stochastic_refine.inference.deblurrer import Deblurrer
+from stochastic_refine.sweep.units import weights_fingerprint
 
 METRICS = ('psnr', 'ssim3d')
 PAIR = {'type': 'PredictRefineNet', 'predictor': unet(), 'denoiser': unet(in_channels=6, noise_conditioned=True)}
@@ -142,6 +145,57 @@ def test_stopped_run_goes_on_and_changed_contents_are_done_again(run, pair_check
     save_network(pair_checkpoint, PAIR, POINTS, seed=1)
     other = run(f'ours={pair_checkpoint}')
     assert score(other, 'ours (initial)', 'psnr') != score(first, 'ours (initial)', 'psnr')
+
+
+def test_other_code_versions_tiles_and_precisions_make_results_anew(run, pair_checkpoint, monkeypatch) -> None:
+    restored, scored = [], []
+    write, decode = restoring._write, scoring.read_rgb
+    monkeypatch.setattr(restoring, '_write', lambda path, *rest: (restored.append(path), write(path, *rest)))
+    monkeypatch.setattr(scoring, 'read_rgb', lambda path: (scored.append(path), decode(path))[1])
+    monkeypatch.setattr(sys.modules[evaluate.__module__], '_complexities', lambda network: [Complexity(1)] * 3)
+    images = 2 * 3  # of the initial prediction and two points
+
+    def done(**options) -> tuple[int, bool]:
+        restored.clear()
+        scored.clear()
+        run(f'ours={pair_checkpoint}', metrics=('psnr', ), max_images=2, **options)
+        return len(restored), bool(scored)
+
+    assert done() == (images, True) and done() == (0, False)
+    assert done(precision='bfloat16') == (images, True) and done(precision='bfloat16') == (0, False)
+    monkeypatch.setattr(provenance, 'source_hash', lambda: 'edited')
+    assert done(precision='bfloat16') == (images, True) and done(precision='bfloat16') == (0, False)
+    monkeypatch.setattr(provenance.torch, '__version__', '9.9')
+    assert done(precision='bfloat16') == (images, True)
+    monkeypatch.setattr(scoring, 'version_of', lambda package: '9.9')
+    assert done(precision='bfloat16') == (0, True) and done(precision='bfloat16') == (0, False)
+    network = systems.parse_system(f'ours={pair_checkpoint}')
+    changes = ({}, {'tile': 32}, {'window': 32}, {'precision': 'bfloat16'})
+    others = [dataclasses.replace(network, **change) for change in changes]
+    assert len({other.fingerprint for other in others}) == len({weights_fingerprint(other) for other in others}) == 4
+
+
+def test_the_source_hash_is_of_contents_and_names(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(provenance, '_PACKAGE', tmp_path)
+    seen = []
+    for name, text in (('a.py', 'x = 1'), ('a.py', 'x = 2'), ('b.py', ''), ('notes.txt', 'x')):
+        (tmp_path / name).write_text(text)
+        seen.append(provenance.source_hash.__wrapped__())
+    assert len(set(seen)) == 3 and seen[2] == seen[3]
+
+
+def test_times_of_another_setup_are_not_shown(run, pair_checkpoint, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(sys.modules[evaluate.__module__], '_complexities', lambda network: [Complexity(1)] * 3)
+    here = score(run(f'ours={pair_checkpoint}'), 'ours (vivid)', 'seconds')
+    assert not here.missing and score(run(f'ours={pair_checkpoint}'), 'ours (vivid)', 'seconds') == here
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(provenance, 'machine', lambda device: 'Another Machine')
+        moved = run(f'ours={pair_checkpoint}')
+        assert 'seconds' not in next(row for row in moved.rows if row.name == 'ours (vivid)').scores
+        assert any('ours (vivid): restored before under another setup' in note for note in moved.notes)
+        shutil.rmtree(tmp_path / 'out/restored/ours/vivid')
+        assert not score(run(f'ours={pair_checkpoint}'), 'ours (vivid)', 'seconds').missing
+    assert 'seconds' not in next(row for row in run(f'ours={pair_checkpoint}').rows if row.name == 'ours (vivid)').scores
 
 
 def test_worker_processes_and_torchrun_give_the_same(run, pair_checkpoint: Path, pairs: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from PIL import Image
 from stochastic_refine.archs import build_arch
 from stochastic_refine.checkpoints import METADATA_KEY
 from stochastic_refine.cli import main
+from stochastic_refine.comparison import provenance
 from stochastic_refine.comparison.protocols import spread_evenly
 from stochastic_refine.inference.operating_point import OperatingPoint
 from stochastic_refine.inference.restorer import Restorer
@@ -159,7 +160,7 @@ def test_diversity_is_the_mean_over_pairs_of_samples(run, pair, pairs, calls):
     assert float(row['to_truth']) == pytest.approx(np.mean(to_truth), rel=1e-4)
 
 
-def test_latency_of_refining_and_of_deterministic_networks(run, pair, calls, tmp_path):
+def test_latency_of_refining_and_of_deterministic_networks(run, pair, calls, tmp_path, monkeypatch):
     plain = save(tmp_path / 'plain.pth', unet())
     image_model = save(tmp_path / 'image.pth', {**PAIR, 'predictor': None})
     flags = (f'residual={pair}', f'whole={image_model}', f'plain={plain}', '--schedules', '1:0.5', '3:0.2', '--metrics', 'psnr')
@@ -173,6 +174,15 @@ def test_latency_of_refining_and_of_deterministic_networks(run, pair, calls, tmp
         assert 0 < float(rows[2]['gflops']) == pytest.approx(denoiser, rel=1e-6)
     done = len(calls)
     assert run('latency', *flags) == rows and len(calls) == done
+    flags = (f'plain={plain}', '--metrics', 'psnr')
+    for name, value in (('machine', lambda device: 'Another Machine'), ('source_hash', lambda: 'edited')):
+        monkeypatch.setattr(provenance, name, value)
+        done = len(calls)
+        run('latency', *flags)
+        assert len(calls) > done  # timed again
+        done = len(calls)
+        run('latency', *flags)
+        assert len(calls) == done
 
 
 def test_entropy_of_known_distributions_and_of_a_predictors_residual(run, pair, pairs):

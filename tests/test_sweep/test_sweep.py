@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from PIL import Image
 from stochastic_refine.archs import build_arch
 from stochastic_refine.checkpoints import METADATA_KEY, read_checkpoint, save_safetensors
 from stochastic_refine.cli import main
+from stochastic_refine.comparison import caches, provenance, scoring
 from stochastic_refine.inference.deblurrer import Deblurrer
 from stochastic_refine.inference.operating_point import OperatingPoint
 from stochastic_refine.inference.restorer import Restorer
@@ -118,7 +120,7 @@ def test_cells_are_scored_as_the_deblurrer_restores(run, calls, checkpoint: Path
     assert result.calls == result.full_calls == 4 * (2 * (1 + 3) * 3 + 1)
 
 
-def test_stopped_sweep_goes_on_and_does_nothing_twice(run, calls, checkpoint: Path) -> None:
+def test_stopped_sweep_goes_on_and_does_nothing_twice(run, calls, checkpoint: Path, monkeypatch) -> None:
     calls['stop_at'] = 7
     with pytest.raises(KeyboardInterrupt):
         run()
@@ -128,6 +130,16 @@ def test_stopped_sweep_goes_on_and_does_nothing_twice(run, calls, checkpoint: Pa
     again = run()
     assert calls['passes'] == 16 - 6 and again.rows == resumed.rows
     assert scores(run(output='fresh')) == scores(resumed)
+
+    calls.update(passes=0)
+    with monkeypatch.context() as changed:
+        changed.setattr(provenance, 'source_hash', lambda: 'edited')
+        assert scores(run()) == scores(resumed) and calls['passes'] == 16
+        changed.setattr(scoring, 'version_of', lambda package: '9.9')
+        assert scores(run()) == scores(resumed) and calls['passes'] == 32
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(provenance, 'machine', lambda device: 'Another Machine')
+        assert all(math.isnan(row.seconds) for row in run().rows) and calls['passes'] == 32
 
     calls.update(passes=0)
     wider = run(cells=[*CELLS, *grid(steps=(2, ), final_variances=(0.1, ))])
@@ -277,7 +289,7 @@ def test_bad_input_ends_with_a_sentence(arguments, words, checkpoint, pairs, tmp
 
 def test_interrupted_write_leaves_no_unit(run, calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed while it writes a unit's file, a sweep has no half of it: the unit is simply missing."""
-    write, written = sweep_units.write_atomically, []
+    write, written = caches.write_atomically, []
 
     def dies(path, function):
         written.append(path)
@@ -285,7 +297,7 @@ def test_interrupted_write_leaves_no_unit(run, calls, tmp_path: Path, monkeypatc
             write(path, lambda temporary: (Path(temporary).write_text('{"scores'), (_ for _ in ()).throw(KeyboardInterrupt)))
         write(path, function)
 
-    monkeypatch.setattr(sweep_units, 'write_atomically', dies)
+    monkeypatch.setattr(caches, 'write_atomically', dies)
     with pytest.raises(KeyboardInterrupt):
         run()
     assert len(list((tmp_path / 'out/units').rglob('*.json'))) == 2
