@@ -171,7 +171,7 @@ def _restore(job: _Job, on_call: Callable[[int, int], None] | None = None) -> st
         if not job.photo.parent.is_dir():
             raise InputError(f'Folder {job.photo.parent} is there no longer; when it is back, run the same command again, '
                              'which does what is missing.') from error
-        return str(error)
+        return str(error) if job.photo.name in str(error) else f'{job.photo}: {error}'
     except (MemoryError, RuntimeError) as error:
         if 'memory' not in f'{type(error).__name__} {error}'.lower():
             raise

@@ -20,6 +20,8 @@ VALIDATION_KEYS = {'val_freq', 'save_img', 'metrics', 'pbar', 'suffix', 'precisi
                    'grids', 'crop_size'}
 #: More steps or samples than anyone has a use for: a slip of the pen, or a trap in a checkpoint.
 _MOST = 100_000
+#: The least alpha-bar that samplers can compute with: they divide by its root, in float32.
+_LEAST_SIGNAL = 1e-72
 #: What a network's own ``sampling`` may say.
 _SAMPLING_KEYS = ('sampler', 'steps', 'final_variance', 'last_time', 'seed', 'clamp', 'eta')
 #: Settings without meaning to a flow, and those without meaning to a diffusion.
@@ -87,6 +89,9 @@ class OperatingPoint:
         grid = self.grid_steps
         if grid is not None and (not _is_int(grid) or not 1 <= grid <= _MOST or grid % self.steps):
             raise InputError(f'grid_steps must be a multiple of steps up to {_MOST}; got {shortened(grid)} and {self.steps}.')
+        if not self.is_flow and not self.leftover_signal >= _LEAST_SIGNAL:
+            raise InputError(f'final_variance {self.final_variance} over {grid or self.steps} steps leaves a signal of '
+                             f'{self.leftover_signal:.0e}, too little to compute with; lower final_variance or the steps.')
         last = self.last_time
         if last is not None and not (_is_number(last) and 0 < last < 1):
             raise InputError(f'last_time must lie between 0 and 1, both excluded, got {shortened(last)}.')

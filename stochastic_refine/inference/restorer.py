@@ -104,7 +104,14 @@ class Restorer:
             else:
                 restored = self._sample(lq, point, keep_samples, None if initial is None else initial[None])
         restored.tiling = '; '.join(self._blended) or None
+        self._check_finite(restored.image)
         return restored
+
+    def _check_finite(self, image: Tensor) -> None:
+        """Raise an InputError at NaN or infinity, which else would become black pixels and a score."""
+        if not bool(image.isfinite().all()):
+            raise InputError(f'{type(self.net).__name__} makes values that are not finite of this image (NaN or infinity); the '
+                             'weights are broken, or their precision or operating point does not suit them.')
 
     def running_means(self,
                       lq: Tensor,
@@ -141,6 +148,7 @@ class Restorer:
                     count += 1
                     mean += (sample - mean) / count
                 image = mean.clone()
+                self._check_finite(image)
             if count in counts:
                 yield count, image
 
@@ -150,6 +158,8 @@ class Restorer:
             return None
         with self._inference():
             initial = self.net.predict_initial(lq[None].to(self.device, torch.float32), self)
+            if initial is not None:
+                self._check_finite(initial)
             return None if initial is None else initial[0]
 
     def _sample(self, lq: Tensor, point: OperatingPoint, keep_samples: bool, initial: Tensor | None) -> Restoration:

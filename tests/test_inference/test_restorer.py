@@ -239,6 +239,8 @@ def test_a_point_on_a_finer_grid_visits_some_of_its_levels() -> None:
     ({'steps': 4, 'grid_steps': 2.0}, 'grid_steps'),
     ({'eta': -1}, 'eta'),
     ({'seed': 'x'}, 'seed'),
+    ({'steps': 3000, 'final_variance': 0.2}, 'final_variance 0.2 over 3000 steps leaves a signal of 1e-'),
+    ({'steps': 2, 'grid_steps': 5000, 'final_variance': 0.5}, 'lower final_variance'),
     ({'num_samples': True}, 'num_samples'),
 ])
 def test_bad_operating_points_are_named(options: dict, word: str) -> None:
@@ -252,3 +254,22 @@ def test_low_precision_stays_close(net: PredictRefineNet) -> None:
     exact, fast = (Restorer(net, precision=p).restore(lq, point).image.numpy() for p in ('float32', 'bfloat16'))
     assert 0 < np.abs(exact - fast).max() < 0.1
     assert all(parameter.dtype == torch.float32 for parameter in net.parameters())
+
+
+@pytest.mark.parametrize('sampler', ['ancestral', 'ddim', 'dpmpp_2m'])
+@pytest.mark.parametrize('steps, variance', [(1, 1e-6), (1, 1 - 1e-12), (1, 0.999), (2, 0.999999), (500, 0.5)])
+def test_schedules_at_the_edge_give_pictures(net: PredictRefineNet, sampler: str, steps: int, variance: float) -> None:
+    point = OperatingPoint(sampler, steps=steps, final_variance=variance, clamp=True)
+    assert Restorer(net).restore(torch.rand(3, 8, 8), point).image.isfinite().all()
+
+
+def test_what_is_not_finite_is_no_picture(net: PredictRefineNet) -> None:
+    broken = copy.deepcopy(net)
+    with torch.no_grad():
+        broken.predictor.conv_out.bias.fill_(float('nan'))
+    lq = torch.rand(3, 16, 16)
+    for call in (lambda: Restorer(broken).restore(lq, POINT), lambda: Restorer(broken).predict(lq),
+                 lambda: next(Restorer(broken).running_means(lq, POINT, [1])),
+                 lambda: Restorer(broken.predictor).restore(lq, POINT)):
+        with pytest.raises(InputError, match='makes values that are not finite'):
+            call()
