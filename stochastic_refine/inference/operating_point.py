@@ -131,8 +131,11 @@ class OperatingPoint:
         """Its inference schedule."""
         if self.is_flow:
             return FlowSchedule.even(self.steps, self.last_time)
-        grid = NoiseSchedule.linear(self.grid_steps or self.steps, final_variance=self.final_variance)
-        return grid if self.grid_steps is None else grid.every(self.grid_steps // self.steps)
+        return self._grid if self.grid_steps is None else self._grid.every(self.grid_steps // self.steps)
+
+    @property
+    def _grid(self) -> NoiseSchedule:
+        return NoiseSchedule.linear(self.grid_steps or self.steps, final_variance=self.final_variance)
 
     @property
     def variance(self) -> float | None:
@@ -145,7 +148,7 @@ class OperatingPoint:
 
         None for a flow, which starts at the initial prediction.
         """
-        return None if self.is_flow else self.schedule.alpha_bars[-1].item()
+        return None if self.is_flow else self._grid.alpha_bars[-1].item()
 
     @property
     def words(self) -> str:
