@@ -245,7 +245,7 @@ def main() -> None:
     for name in variants:
         ratios = [a / b for a, b in zip(seconds.get('plain', []), seconds[name])]
         times = f'{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})' if ratios else '–'
-        error = (results[name] - reference).square().mean().item()
+        error = 0 if reference is None else (results[name] - reference).square().mean().item()
         psnr = f'{-10 * math.log10(error):.1f} dB' if error else '–'
         print(f'| {name} | {statistics.median(seconds[name]):.3g} | {peaks[name]:.2f} | {times} | {psnr} |')
 
