@@ -78,7 +78,7 @@ def test_a_read_only_disk(mounted, pairs, weights, launch, refine_options, tmp_p
     assert restore(pairs / 'lq', disk / 'out', weights) == 2
     assert restore(pairs / 'lq', disk, weights) == 2
     errors = capsys.readouterr().err.splitlines()
-    assert len(errors) == 2 and all(f'Output folder {disk}' in line for line in errors)
+    assert len(errors) == 2 and all(str(disk) in line and 'is read-only for you' in line for line in errors)
     options = write_yaml(tmp_path / 'options.yml', refine_options)
     run = launch('train', options, cwd=disk)
     assert run.code == 2 and 'Traceback' not in run.err
