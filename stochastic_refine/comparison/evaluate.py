@@ -28,7 +28,17 @@ from .protocols import Pair, Protocol, check_kind, check_same_kind, find_pairs, 
 from .provenance import commit, machine, timing_setup, version_of
 from .published import published_rows
 from .restoring import load_once, read_record, restore_all
-from .scoring import DEFAULT_METRICS, IMAGE_METRICS, SET_METRICS, ImageScores, Job, mean_score, score_all, unavailable_metrics
+from .scoring import (
+    DEFAULT_METRICS,
+    IMAGE_METRICS,
+    SET_METRICS,
+    ImageScores,
+    Job,
+    exact_among,
+    mean_score,
+    score_all,
+    unavailable_metrics,
+)
 from .systems import Folders, Network, System, parse_system
 from .tables import COLUMNS, Row, Score, Table
 
@@ -131,6 +141,10 @@ def evaluate(systems: Sequence[str],
     table.columns = [column for key, column in COLUMNS.items() if key in {*metrics, *COSTS}]
     table.rows += published_rows(protocol)
     table.settings = _settings(rules, gt, lq, len(pairs), len(everything), parsed, metrics, seeds, workers, main_device)
+    exact = {row.name: counts for row in table.rows
+             if (counts := {key: score.exact for key, score in row.scores.items() if score.exact})}
+    if exact:
+        table.settings['exact images, not in the means'] = exact
     if rank() == 0:
         table.write(output)
     return table
@@ -161,6 +175,7 @@ def _score_entries(entries: list[_Entry], pairs: list[Pair], rules: Protocol, me
     rows, reference = [], None
     for entry in entries:
         by_seed: list[dict[str, float]] = []
+        values: dict[str, list[float]] = {key: [] for key in per_image}  # of all images and seeds
         for seed, images in enumerate(entry.images):
             aligned = rules.aligned and entry.row != GROUND_TRUTH
             jobs = [Job(images[pair.name], pair.gt, per_image, bool(set_metrics), aligned, output / 'cache') for pair in pairs]
@@ -168,6 +183,8 @@ def _score_entries(entries: list[_Entry], pairs: list[Pair], rules: Protocol, me
             lines += [{'row': entry.row, 'seed': seed, 'image': pair.name, 'metric': key, 'score': value}
                       for pair, image in zip(pairs, scored) for key, value in image.scores.items()]
             means = {key: mean_score([image.scores[key] for image in scored]) for key in per_image}
+            for key in per_image:
+                values[key] += [image.scores[key] for image in scored]
             failed = [pair.name for pair, image in zip(pairs, scored) if image.aligned is False]
             if failed:
                 notes.append(f'{entry.row}: the alignment did not converge for {len(failed)} images, scored as they are '
@@ -177,7 +194,10 @@ def _score_entries(entries: list[_Entry], pairs: list[Pair], rules: Protocol, me
             elif set_metrics:
                 means |= _set_scores(scored, reference, set_metrics, notes)
             by_seed.append(means)
-        scores = {key: _over_seeds([means[key] for means in by_seed]) for key in by_seed[0]}
+        exact = {key: count for key in per_image if (count := exact_among(values[key]))}
+        notes += [f'{entry.row}: {count} of {len(values[key])} images are exactly the truth, where {COLUMNS[key].title} is '
+                  'infinite; its mean is over the others.' for key, count in exact.items()]
+        scores = {key: _over_seeds([means[key] for means in by_seed], exact.get(key, 0)) for key in by_seed[0]}
         rows.append(Row(entry.row, {**scores, **_costs(entry, notes, setup)}))
     missing = sum(line['score'] != line['score'] for line in lines)
     if missing:
@@ -189,7 +209,7 @@ def _score_entries(entries: list[_Entry], pairs: list[Pair], rules: Protocol, me
         found = {entry.row: [{name: _from_run(path, output) for name, path in images.items()} for images in entry.images]
                  for entry in entries}
         write_atomically(output / 'images.json', lambda temporary: Path(temporary).write_text(
-            json.dumps(found, indent=1, ensure_ascii=False) + '\n', encoding='utf-8'))
+            json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + '\n', encoding='utf-8'))
     return Table(f'{rules.name}, {len(pairs)} images', [], rows, {}, list(dict.fromkeys(notes)))
 
 
@@ -215,9 +235,9 @@ def _set_scores(scored: list[ImageScores], reference: list[ImageScores], metrics
     return result
 
 
-def _over_seeds(values: list[float]) -> Score:
+def _over_seeds(values: list[float], exact: int) -> Score:
     spread = statistics.stdev(values) if len(values) > 1 and all(map(math.isfinite, values)) else None
-    return Score(mean_score(values), spread, len(values))
+    return Score(mean_score(values), spread, len(values), exact=exact)
 
 
 def _costs(entry: _Entry, notes: list[str], setup: str) -> dict[str, Score]:

@@ -215,6 +215,14 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def mean_score(values: Sequence[float]) -> float:
-    """The mean of what there is; NaN if there is nothing."""
+    """The mean of the finite values; infinite if all that there are are, as of images identical to their truth; NaN if there is
+    nothing."""
     known = [value for value in values if not math.isnan(value)]
-    return sum(known) / len(known) if known else math.nan
+    finite = [value for value in known if math.isfinite(value)]
+    return sum(finite) / len(finite) if finite else next(iter(known), math.nan)
+
+
+def exact_among(values: Sequence[float]) -> int:
+    """How many infinite ones :func:`mean_score` leaves out; 0 if its mean is infinite itself."""
+    infinite = sum(map(math.isinf, values))
+    return infinite if infinite < sum(not math.isnan(value) for value in values) else 0

@@ -74,12 +74,14 @@ class Score:
         spread: Standard deviation over seeds; None where nothing is random or there is one seed.
         count: Number of seeds, or of images, behind it.
         decimals: Printed decimals if not the column's: a published figure is printed as it was published.
+        exact: Images whose value is infinite, since they are identical to the truth, and that are left out of the mean.
     """
 
     mean: float
     spread: float | None = None
     count: int | None = None
     decimals: int | None = None
+    exact: int = 0
 
     @property
     def missing(self) -> bool:
@@ -90,7 +92,7 @@ class Score:
         return round(self.mean, self._decimals(column)) if math.isfinite(self.mean) else self.mean
 
     def printed(self, column: Column) -> str:
-        """``26.21``, ``26.21 ± 0.02``, ``∞`` or a dash."""
+        """``26.21``, ``26.21 ± 0.02``, ``26.21 (+3 exact)``, ``∞`` or a dash."""
         if self.missing:
             return MISSING
         if math.isinf(self.mean):
@@ -98,7 +100,8 @@ class Score:
         decimals = self._decimals(column)
         text = f'{self.rounded(column):.{decimals}f}'
         known = self.spread is not None and math.isfinite(self.spread)
-        return f'{text} ± {self.spread:.{decimals}f}' if known else text
+        text = f'{text} ± {self.spread:.{decimals}f}' if known else text
+        return f'{text} (+{self.exact} exact)' if self.exact else text
 
     def _decimals(self, column: Column) -> int:
         return column.decimals if self.decimals is None else self.decimals
@@ -342,7 +345,7 @@ def _check(part: Table | Column | Row | Score) -> None:
     """Raise a ValueError if a part of a table from JSON has values of a wrong type."""
     values = vars(part)
     wrong = [key for key in {'name', 'key', 'title'} & values.keys() if not isinstance(values[key], str)]
-    for key, most in {'count': 10**9, 'decimals': 20}.items():
+    for key, most in {'count': 10**9, 'decimals': 20, 'exact': 10**9}.items():
         if values.get(key) is not None and not (type(values[key]) is int and 0 <= values[key] <= most):
             wrong.append(key)
     if isinstance(part, Column) and (part.better not in (None, 'higher', 'lower') or part.decimals is None):
@@ -359,4 +362,4 @@ def _check(part: Table | Column | Row | Score) -> None:
 def _score(values: Mapping[str, Any]) -> Score:
     numbers = {key: None if values[key] is None else float(values[key]) for key in ('mean', 'spread')}
     mean = math.nan if numbers['mean'] is None else numbers['mean']
-    return Score(mean, numbers['spread'], values['count'], values['decimals'])
+    return Score(mean, numbers['spread'], values['count'], values['decimals'], values.get('exact') or 0)

@@ -29,7 +29,8 @@ class ShardedValidation:
     ``val: score_input: true`` the degraded input is scored too, as ``input``.
 
     A metric whose package or weights cannot be had is left out for the rest of the run, after one warning. An average is that
-    over the images that have a score, as some metrics are NaN for images they cannot judge.
+    over the images that have a finite score, as some metrics are NaN for images they cannot judge, and PSNR is infinite for an
+    image that is exactly the truth.
     """
 
     #: Why this process cannot go on: an image, or the next training batch, cannot be read.
@@ -111,7 +112,11 @@ class ShardedValidation:
         averages = {}
         for key in (key for key in scores[0] if _metric(key) not in self._left_out()):
             values = [score[key] for score in scores if not math.isnan(score[key])]
-            averages[key] = sum(values) / len(values) if values else math.nan
+            finite = [value for value in values if math.isfinite(value)]
+            averages[key] = sum(finite) / len(finite) if finite else next(iter(values), math.nan)
+            if 0 < len(finite) < len(values):
+                get_root_logger().info(f'Validation {name}: {key} is infinite for {len(values) - len(finite)} of {len(scores)} '
+                                       'images, which are exactly the truth; the average is that over the others.')
             if len(values) < len(scores):
                 get_root_logger().info(f'Validation {name}: {key} has no value for {len(scores) - len(values)} of '
                                        f'{len(scores)} images; the average is that over the others.')

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..checkpoints import write_atomically
 from ..comparison.published import published_table
-from ..comparison.tables import Column, Row, Score, Table
+from ..comparison.tables import Column, Row, Score, Table, jsonable
 from ..errors import InputError
 from .files import Rater, read_answers, read_key
 
@@ -81,7 +81,7 @@ class Tally:
             'preference.md': '\n'.join([*(table.to_markdown() for table in tables.values()),
                                         *(f'- {note}' for note in self.notes), '']),
             'preference.csv': self.pairs.to_csv(),
-            'preference.json': json.dumps(record, indent=2, ensure_ascii=False) + '\n',
+            'preference.json': json.dumps(jsonable(record), indent=2, ensure_ascii=False, allow_nan=False) + '\n',
         }
         for name, text in texts.items():
             write_atomically(folder / name, lambda path, text=text: Path(path).write_text(text, encoding='utf-8', newline='\n'))

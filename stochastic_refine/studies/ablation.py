@@ -29,13 +29,12 @@ from ..comparison.complexity import complexity
 from ..comparison.images import ImagePair
 from ..comparison.protocols import spread_evenly
 from ..comparison.published import published_table
-from ..comparison.scoring import mean_score
 from ..comparison.systems import Network
 from ..comparison.tables import COLUMNS
 from ..errors import InputError
 from ..inference.operating_point import OperatingPoint
 from ..settings.options_file import read_options_file
-from .inputs import each_image, known_metrics, provenance, restorer_of, scores_of
+from .inputs import each_image, known_metrics, means_of, provenance, restorer_of, scores_of
 from .report import COLOURS, StudyReport, check_matplotlib
 
 if TYPE_CHECKING:
@@ -124,7 +123,7 @@ def ablation_study(options: Path,
         cost = complexity(restorer.net)
         rows.append({
             'channels': setting.channels, 'batch': setting.batch, 'ema': setting.ema, 'iterations': iterations,
-            **{key: mean_score([float(image[key]) for image in found]) for key in keys},
+            **means_of(found, keys),
             'params': cost.million_params, 'gflops': float('nan') if cost.gflops is None else cost.gflops,
         })
         words.append(f'{setting.words}: ' + ', '.join(f'{COLUMNS[key].title} {rows[-1][key]:.4f}' for key in keys))

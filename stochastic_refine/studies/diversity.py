@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..comparison.images import ImagePair
 from ..comparison.protocols import spread_evenly
-from ..comparison.scoring import metric_function
+from ..comparison.scoring import exact_among, mean_score, metric_function
 from ..comparison.systems import Network
 from ..comparison.tables import COLUMNS
 from ..errors import InputError
@@ -65,8 +65,8 @@ def diversity_study(images: Sequence[ImagePair],
             drawn = [to_bgr(sample) for sample in restored.samples]
             result = {'std': restored.std.mean().item()}
             for name, distance in {'rmse': rmse, **{key: metric_function(key) for key in keys}}.items():
-                result[f'{name}_among'] = np.mean([distance(a, b) for a, b in itertools.combinations(drawn, 2)])
-                result[f'{name}_to_truth'] = np.mean([distance(sample, gt) for sample in drawn])
+                result[f'{name}_among'] = mean_score([distance(a, b) for a, b in itertools.combinations(drawn, 2)])
+                result[f'{name}_to_truth'] = mean_score([distance(sample, gt) for sample in drawn])
             return result
 
         identity = {'study': 'diversity', 'network': network.fingerprint, 'device': device.type,
@@ -78,7 +78,10 @@ def diversity_study(images: Sequence[ImagePair],
             columns = {'std': 'among'} if name == 'std' else {f'{name}_{column}': column for column in ('among', 'to_truth')}
             for key, column in columns.items():
                 values = np.array([image[key] for image in found])
-                row[column] = float(values.mean())
+                row[column] = mean_score(values.tolist())
+                if exact := exact_among(values.tolist()):
+                    row[f'{column}_exact'] = exact
+                values = values[np.isfinite(values)]
                 row[f'{column}_se'] = float(values.std(ddof=1) / len(values)**0.5) if len(values) > 1 else float('nan')
             rows.append(row)
             words.append(f"{point.steps} steps, {name}: {row['among']:.4f} among samples"

@@ -22,7 +22,15 @@ from ..comparison.caches import read_arrays
 from ..comparison.images import ImagePair, pairs_of_data_folder, pairs_of_folders, pairs_of_options
 from ..comparison.provenance import code_identity, commit, machine
 from ..comparison.restoring import to_pixels
-from ..comparison.scoring import SET_METRICS, cache_key, metric_function, parse_metrics, unavailable_metrics
+from ..comparison.scoring import (
+    SET_METRICS,
+    cache_key,
+    exact_among,
+    mean_score,
+    metric_function,
+    parse_metrics,
+    unavailable_metrics,
+)
 from ..comparison.systems import Folders, Network, parse_system
 from ..diffusion import FLOW_SAMPLERS
 from ..errors import InputError
@@ -138,6 +146,17 @@ def scores_of(image: Tensor, gt: NDArray[np.uint8], metrics: Sequence[str]) -> d
     """The scores of an image, (3, H, W) in [0, 1], by metric key."""
     restored = to_bgr(image)
     return {key: float(metric_function(key)(restored, gt)) for key in metrics}
+
+
+def means_of(found: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[str, float]:
+    """Columns of a row: each score's mean over images, and as ``..._exact`` how many infinite ones it leaves out, if any."""
+    columns: dict[str, float] = {}
+    for key in keys:
+        values = [float(image[key]) for image in found]
+        columns[key] = mean_score(values)
+        if exact := exact_among(values):
+            columns[f'{key}_exact'] = exact
+    return columns
 
 
 def each_image(pairs: Sequence[ImagePair], folder: Path, identity: Mapping[str, Any], compute: Compute,

@@ -21,12 +21,11 @@ from ..comparison.complexity import operating_cost
 from ..comparison.images import ImagePair
 from ..comparison.protocols import spread_evenly
 from ..comparison.provenance import timing_setup
-from ..comparison.scoring import mean_score
 from ..comparison.systems import Network
 from ..comparison.tables import COLUMNS
 from ..inference.operating_point import OperatingPoint
 from ..inference.restorer import Restorer
-from .inputs import each_image, known_metrics, provenance, restorer_of, scores_of
+from .inputs import each_image, known_metrics, means_of, provenance, restorer_of, scores_of
 from .report import COLOURS, MARKERS, StudyReport, check_matplotlib
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def latency_study(images: Sequence[ImagePair],
                 'seconds': float(np.median([image['seconds'] for image in found])),
                 'params': cost.million_params,
                 'gflops': float('nan') if cost.gflops is None else cost.gflops,
-                **{key: mean_score([float(image[key]) for image in found]) for key in keys},
+                **means_of(found, keys),
             })
             row = rows[-1]
             scores = ', '.join(f'{COLUMNS[key].title} {row[key]:.4f}' for key in keys)

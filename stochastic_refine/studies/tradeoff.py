@@ -7,6 +7,7 @@ wrong direction by more than two standard errors is called a reversal.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from ..comparison.systems import Network
 from ..comparison.tables import COLUMNS
 from ..inference.operating_point import OperatingPoint
 from ..inference.tradeoff import point_at, tradeoff_path
-from .inputs import each_image, known_metrics, provenance, sampling_restorer, scores_of
+from .inputs import each_image, known_metrics, means_of, provenance, sampling_restorer, scores_of
 from .report import COLOURS, MARKERS, StudyReport, check_matplotlib
 
 if TYPE_CHECKING:
@@ -63,9 +64,10 @@ def tradeoff_study(images: Sequence[ImagePair],
                     'point': point.as_options(), 'metrics': keys}
         found = list(each_image(chosen, output / 'cache', identity, compute, f'Knob at {position:g}'))
         values = {key: np.array([float(image[key]) for image in found]) for key in keys}
-        row = {'tradeoff': position, **point.as_options(), **{key: float(values[key].mean()) for key in keys}}
+        row = {'tradeoff': position, **point.as_options(), **means_of(found, keys)}
         for key in keys if before else ():
-            change = values[key] - before[key]
+            both = np.isfinite(values[key]) & np.isfinite(before[key])  # an exact image has an infinite PSNR
+            change = (values[key][both] - before[key][both]) if both.any() else np.array([math.nan])
             row[f'{key}_step'] = float(change.mean())
             row[f'{key}_step_se'] = float(change.std(ddof=1) / len(change)**0.5) if len(change) > 1 else float('nan')
         rows.append(row)

@@ -33,6 +33,7 @@ class Row:
         images: How many images they are over.
         calls: Network calls per image: steps x samples, and one for the initial prediction.
         seconds: Mean wall-clock seconds per image, the initial prediction included; NaN if none was timed under this setup.
+        exact: Of the images, those identical to their truth, whose infinite scores are not in the means.
         on_front: Whether no other cell is at least as good in both scores of the pair and better in one.
         picks: Of ``Ours`` and ``Ours-SA`` what it was picked as.
         eliminated: The round after which it was left, None if it was scored on all images.
@@ -43,6 +44,7 @@ class Row:
     images: int
     calls: int
     seconds: float
+    exact: int = 0
     on_front: bool = False
     picks: list[str] = field(default_factory=list)
     eliminated: int | None = None
@@ -55,7 +57,8 @@ class Row:
             'last_time': cell.last_time, 'eta': cell.eta if cell.sampler in TAKE_ETA else None, 'clamp': cell.clamp,
             'samples': cell.num_samples, 'alpha_bar_T': cell.leftover_signal,
             **{key: None if math.isnan(score) else score for key, score in self.scores.items()},
-            'images': self.images, 'calls': self.calls, 'seconds': None if math.isnan(self.seconds) else round(self.seconds, 4),
+            'images': self.images, 'exact': self.exact, 'calls': self.calls,
+            'seconds': None if math.isnan(self.seconds) else round(self.seconds, 4),
             'on_front': self.on_front, 'pick': ' '.join(self.picks), 'eliminated': self.eliminated,
         }
 
@@ -121,7 +124,8 @@ class SweepResult:
         for row in sorted((row for row in self.rows if row.on_front or row.picks), key=lambda row: row.scores[perceptual]):
             lines.append(f'{cell_name(row.cell):<34}{row.scores[perceptual]:>18.{COLUMNS[perceptual].decimals}f}'
                          f'{row.scores[distortion]:>10.{COLUMNS[distortion].decimals}f}{_signal(row.cell):>9}'
-                         f'{row.calls:>7}{_seconds(row.seconds):>9}  {", ".join(row.picks)}'.rstrip())
+                         f'{row.calls:>7}{_seconds(row.seconds):>9}  {", ".join(row.picks)}'.rstrip()
+                         + (f'  ({row.exact} of {row.images} images exact, not in the means)' if row.exact else ''))
         share = self.calls / self.full_calls
         lines.append(f'Front of {len(self.rows)} cells; {self.calls} network calls, {share:.0%} of all cells on all images.')
         return '\n'.join(lines)

@@ -16,7 +16,7 @@ from ..comparison.images import ImagePair
 from ..comparison.protocols import spread_evenly
 from ..comparison.provenance import commit, machine, timing_setup
 from ..comparison.restoring import load_once
-from ..comparison.scoring import cache_key, mean_score
+from ..comparison.scoring import cache_key, exact_among, mean_score
 from ..comparison.systems import Network
 from ..comparison.tables import COLUMNS
 from ..data.archives import first_few
@@ -149,10 +149,12 @@ def _check_network(network: Network) -> str:
 def _row(cell: OperatingPoint, records: list[dict[str, Any]], metrics: Sequence[str], predicts: bool,
          setup: str) -> Row:
     count = str(cell.num_samples)
-    scores = {metric: mean_score([record['scores'][count][cache_key(metric)] for record in records]) for metric in metrics}
+    values = {metric: [record['scores'][count][cache_key(metric)] for record in records] for metric in metrics}
+    scores = {metric: mean_score(of_it) for metric, of_it in values.items()}
+    exact = max(map(exact_among, values.values()))
     times = [record['seconds'][count] for record in records if record['setup'][count] == setup]
     seconds = statistics.fmean(times) if times else math.nan
-    return Row(cell, scores, len(records), cell.calls * cell.num_samples + predicts, seconds)
+    return Row(cell, scores, len(records), cell.calls * cell.num_samples + predicts, seconds, exact)
 
 
 def _calls_of(cells: Sequence[OperatingPoint]) -> int:

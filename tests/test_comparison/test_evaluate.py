@@ -81,9 +81,37 @@ def test_folder_scores_are_basicsrs_own(run, pairs: Path, tmp_path: Path) -> Non
     assert of_one == pytest.approx(expected)
 
 
+def strict_json(path: Path) -> object:
+    """The content of a file that any parser of JSON reads: no NaN and no Infinity."""
+    def refuse(constant: str) -> None:
+        raise AssertionError(f'{path} has {constant}')
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+def test_exact_images_are_counted_and_not_in_the_mean(run, pairs: Path, tmp_path: Path) -> None:
+    shutil.copytree(pairs / 'lq', tmp_path / 'x')
+    shutil.copy(pairs / 'gt' / 'coffee.png', tmp_path / 'x' / 'coffee.png')
+    table = run(f'x={tmp_path / "x"}', f'truth={pairs / "gt"}')
+    with (tmp_path / 'out' / 'scores.csv').open() as file:
+        others = [float(line['score']) for line in csv.DictReader(file)
+                  if (line['row'], line['metric']) == ('x', 'psnr') and line['image'] != 'coffee']
+    found = score(table, 'x', 'psnr')
+    assert found.mean == pytest.approx(statistics.fmean(others)) and found.exact == 1 and len(others) == 3
+    assert f'{found.mean:.2f} (+1 exact)' in (tmp_path / 'out/table.md').read_text()
+    assert any(note.startswith('x: 1 of 4 images are exactly the truth') for note in table.notes)
+    assert table.settings['exact images, not in the means'] == {'x': {'psnr': 1}}
+    assert score(table, 'x', 'ssim3d').exact == 0 and score(table, 'truth', 'psnr').mean == float('inf')
+    files = list((tmp_path / 'out').rglob('*.json'))
+    assert len(files) > 4 and all(strict_json(file) for file in files)
+    assert Table.from_json((tmp_path / 'out/table.json').read_text()).rows == table.rows
+    assert run(f'x={tmp_path / "x"}', f'truth={pairs / "gt"}').rows == table.rows  # from the cache
+
+
 def test_folders_are_seeds_and_one_may_be_perfect(run, pairs: Path) -> None:
     table = run(f'x={pairs / "lq"},{pairs / "gt"}')
-    assert score(table, 'x', 'psnr').mean == float('inf') and score(table, 'x', 'psnr').spread is None
+    assert score(table, 'x', 'psnr').mean == pytest.approx(score(table, 'input', 'psnr').mean)
+    assert score(table, 'x', 'psnr').exact == 4 and score(table, 'x', 'psnr').spread is None
     mean = (1 + score(table, 'input', 'ssim3d').mean) / 2
     assert score(table, 'x', 'ssim3d').mean == pytest.approx(mean) and score(table, 'x', 'ssim3d').spread > 0
 

@@ -80,6 +80,8 @@ def test_averages_skip_images_without_a_score(build_model, restoration_options, 
     assert math.isnan(validate(model, restoration_options, 2)['some'])
     best = model.best_metric_results['pairs']['some']
     assert (best['val'], best['iter']) == (2.5, 1)
+    scores = iter([math.inf, 1.0, 4.0, math.nan] + 4 * [math.inf])  # exact images have an infinite PSNR
+    assert [validate(model, restoration_options, step)['some'] for step in (3, 4)] == [2.5, math.inf]
 
 
 def test_a_metric_that_another_process_left_out_is_left_out_by_all(build_model, restoration_options, metric, monkeypatch, log):

@@ -305,3 +305,25 @@ def test_interrupted_write_leaves_no_unit(run, calls, tmp_path: Path, monkeypatc
     calls.update(passes=0)
     run()
     assert calls['passes'] == 14
+
+
+def test_an_exact_image_is_counted_and_not_in_the_mean(run, monkeypatch, tmp_path: Path) -> None:
+    """PSNR of images identical to their truth is infinite; here the first photo's are made so."""
+    known, asked = sweep_units.metric_function, []
+
+    def first_exact(key: str):
+        def function(restored, gt):
+            if key == 'psnr' and not any(np.array_equal(gt, seen) for seen in asked):
+                asked.append(gt)
+            return math.inf if key == 'psnr' and np.array_equal(gt, asked[0]) else known(key)(restored, gt)
+        return function
+
+    cells = grid(steps=(1, ), final_variances=(0.5, ))
+    plain = run(cells, output='plain')
+    monkeypatch.setattr(sweep_units, 'metric_function', first_exact)
+    row, = run(cells).rows
+    assert row.exact == 1 and math.isfinite(row.scores['psnr']) and row.scores['psnr'] != plain.rows[0].scores['psnr']
+    assert '1 of 4 images exact' in run(cells).to_text()
+    texts = [(tmp_path / 'out' / name).read_text() for name in ('cells.jsonl', 'sweep.json')]
+    texts += [file.read_text() for file in (tmp_path / 'out/units').rglob('*.json')]
+    assert len(texts) == 6 and not any('Infinity' in text or 'NaN' in text for text in texts)
