@@ -146,6 +146,17 @@ def test_bad_input_is_one_sentence(arguments: list[str], word: str, weights: Pat
     assert {path: path.read_bytes() for path in Path('.').rglob('*') if path.is_file()} == before
 
 
+def test_a_checkpoint_does_not_name_other_files_to_open(weights: Path, photo: np.ndarray, tmp_path: Path) -> None:
+    """Its metadata came from anywhere: where its parts once started from is neither opened nor missed."""
+    trap = tmp_path / 'trap.pth'
+    trap.write_bytes(b'not to be opened')
+    network = {'type': 'PredictRefineNet', **OPTIONS, 'predictor': {**PART, 'pretrained': str(trap)}}
+    write_metadata(weights, tmp_path / 'own.safetensors', 'network', network)
+    result, expected = (Deblurrer.from_pretrained(path, device='cpu', precision='float32')(photo).image
+                        for path in (tmp_path / 'own.safetensors', weights))
+    np.testing.assert_array_equal(result, expected)
+
+
 @pytest.fixture(scope='module')
 def weights_with_path(weights: Path) -> Path:
     """The same checkpoint with a path for the knob."""
