@@ -31,6 +31,7 @@ from .restoring import load_once, read_record, restore_all
 from .scoring import (
     DEFAULT_METRICS,
     IMAGE_METRICS,
+    METRIC_NOTES,
     SET_METRICS,
     ImageScores,
     Job,
@@ -127,6 +128,7 @@ def evaluate(systems: Sequence[str],
         notes.append(reason)
         if rank() == 0:
             print(f'Left out: {reason}', flush=True)
+    notes += [METRIC_NOTES[key] for key in metrics if key in METRIC_NOTES and key not in reasons]
     main_device = process_device(device)
     for system in parsed:
         if isinstance(system, Network):

@@ -49,6 +49,10 @@ IMAGE_METRICS = {
     'maniqa': Metric('calculate_maniqa', 'pyiqa', needs_reference=False),
     'clipiqa': Metric('calculate_clipiqa', 'pyiqa', needs_reference=False),
 }
+#: What must be said beside a metric's values wherever they are shown.
+METRIC_NOTES = {
+    'niqe': "NIQE is BasicSR's, which is up to 3.8 % off MATLAB's on the same images; compare it with figures by BasicSR only.",
+}
 #: Scores of whole sets, from features of patches.
 SET_METRICS = ('fid', 'kid')
 DEFAULT_METRICS = ('lpips', 'stlpips', 'niqe', 'fid', 'kid', 'psnr', 'ssim3d', 'ssim')

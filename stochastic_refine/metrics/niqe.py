@@ -21,6 +21,8 @@ def calculate_niqe_or_nan(img: NDArray[np.uint8], crop_border: int = 0, convert_
 
     There is none for an image with fewer than two whole 96x96 blocks, or fewer than two blocks that are not flat.
 
+    It is up to 3.8 % off the values of the authors' MATLAB code on the same images.
+
     Args:
         img: Image, (H, W, 3), BGR uint8.
         crop_border: Pixels left out at each edge.

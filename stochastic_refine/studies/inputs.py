@@ -23,6 +23,7 @@ from ..comparison.images import ImagePair, pairs_of_data_folder, pairs_of_folder
 from ..comparison.provenance import code_identity, commit, machine
 from ..comparison.restoring import to_pixels
 from ..comparison.scoring import (
+    METRIC_NOTES,
     SET_METRICS,
     cache_key,
     exact_among,
@@ -120,7 +121,8 @@ def provenance(chosen: Sequence[ImagePair], pairs: Sequence[ImagePair], device: 
 
 
 def known_metrics(metrics: str, words: list[str]) -> list[str]:
-    """The metrics of a list joined by commas that can be had here; why another one cannot is added to ``words``.
+    """The metrics of a list joined by commas that can be had here; why another one cannot, and what must be said
+    beside one's values, is added to ``words``.
 
     Raises:
         InputError: If one is unknown or needs a whole set of images, or none can be had.
@@ -134,6 +136,7 @@ def known_metrics(metrics: str, words: list[str]) -> list[str]:
     words += dict.fromkeys(f'Left out: {reason}' for reason in reasons.values())
     if len(reasons) == len(keys):
         raise InputError(f'None of the metrics {metrics} can be had here: {next(iter(reasons.values()))}')
+    words += [METRIC_NOTES[key] for key in keys if key in METRIC_NOTES and key not in reasons]
     return [key for key in keys if key not in reasons]
 
 

@@ -126,6 +126,7 @@ class SweepResult:
                          f'{row.scores[distortion]:>10.{COLUMNS[distortion].decimals}f}{_signal(row.cell):>9}'
                          f'{row.calls:>7}{_seconds(row.seconds):>9}  {", ".join(row.picks)}'.rstrip()
                          + (f'  ({row.exact} of {row.images} images exact, not in the means)' if row.exact else ''))
+        lines += self.settings.get('notes', [])
         share = self.calls / self.full_calls
         lines.append(f'Front of {len(self.rows)} cells; {self.calls} network calls, {share:.0%} of all cells on all images.')
         return '\n'.join(lines)

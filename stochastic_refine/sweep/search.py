@@ -16,7 +16,7 @@ from ..comparison.images import ImagePair
 from ..comparison.protocols import spread_evenly
 from ..comparison.provenance import commit, machine, timing_setup
 from ..comparison.restoring import load_once
-from ..comparison.scoring import cache_key, exact_among, mean_score
+from ..comparison.scoring import METRIC_NOTES, cache_key, exact_among, mean_score
 from ..comparison.systems import Network
 from ..comparison.tables import COLUMNS
 from ..data.archives import first_few
@@ -122,6 +122,7 @@ def sweep(network: Network,
         'network': network.record,
         'images': f'{len(images)} of {everything}: {first_few([image.name for image in images])}',
         'metrics': list(metrics),
+        'notes': [METRIC_NOTES[metric] for metric in metrics if metric in METRIC_NOTES],
         'seconds': f'mean wall-clock time per image in one of {workers * world_size()} processes, without reading and scoring; '
                    'empty where all times were taken under another setup',
         'calls': 'of the network per image: steps x samples, and one for the initial prediction',

@@ -24,6 +24,7 @@ from stochastic_refine.cli import main
 from stochastic_refine.comparison import provenance, restoring, scoring, systems
 from stochastic_refine.comparison.complexity import Complexity
 from stochastic_refine.comparison.evaluate import evaluate
+from stochastic_refine.comparison.scoring import METRIC_NOTES
 from stochastic_refine.comparison.tables import Table
 from stochastic_refine.inference.deblurrer import Deblurrer
 from stochastic_refine.sweep.units import weights_fingerprint
@@ -75,6 +76,7 @@ def test_folder_scores_are_basicsrs_own(run, pairs: Path, tmp_path: Path) -> Non
     assert score(table, 'Ground Truth', 'psnr').mean == float('inf') and score(table, 'Ground Truth', 'ssim3d').mean == 1
     assert score(table, 'blurred', 'niqe').missing  # 72x64 pixels have no two blocks of 96x96
     assert any('too small' in note for note in table.notes)
+    assert METRIC_NOTES['niqe'] in table.notes and METRIC_NOTES['niqe'] not in run(f'blurred={pairs / "lq"}').notes
     with (tmp_path / 'out' / 'scores.csv').open() as file:
         lines = list(csv.DictReader(file))
     of_one = [float(line['score']) for line in lines if (line['row'], line['metric']) == ('blurred', 'psnr')]
