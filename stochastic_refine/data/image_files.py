@@ -22,7 +22,7 @@ from ..errors import InputError, words_of
 FORMATS = {'.jpg': 'JPEG', '.jpeg': 'JPEG', '.jfif': 'JPEG', '.jpe': 'JPEG', '.png': 'PNG', '.webp': 'WEBP', '.tif': 'TIFF',
            '.tiff': 'TIFF', '.bmp': 'BMP'}
 #: What systems leave in folders of images, by name in lower case; hidden files too are passed over.
-SYSTEM_FILES = {'thumbs.db', 'ehthumbs.db', 'desktop.ini', 'icon\r'}
+SYSTEM_FILES = {'thumbs.db', 'ehthumbs.db', 'desktop.ini', 'icon\r', '.ds_store'}
 #: Larger images are refused by their header, whatever the memory.
 MAX_MEGAPIXELS = 1000.0
 #: A file whose image has more pixels than the first must have a byte for so many of them: photos have ten times as many bytes,
@@ -33,6 +33,11 @@ _BYTES_PER_PIXEL = 20
 #: Each scan of a progressive JPEG is a pass over the whole image; encoders write some ten.
 _MOST_SCANS = 100
 _pillow = threading.RLock()
+
+
+def is_system_file(path: Path) -> bool:
+    """Whether it is a hidden file, or one that systems leave in folders."""
+    return path.name.startswith('.') or path.name.lower() in SYSTEM_FILES
 
 
 def other_files(folder: Path) -> Counter[str]:

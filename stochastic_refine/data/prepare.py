@@ -32,7 +32,7 @@ from ..errors import InputError
 from ..processes import run_parallel
 from .archives import DATASETS, EXPECTED_PAIRS, VARIANTS, first_few, read_archive
 from .even_crops import TABLE_NAME, write_table
-from .image_files import open_image, upright_size
+from .image_files import is_system_file, open_image, upright_size
 
 __all__ = ['DATASETS', 'EXPECTED_PAIRS', 'VARIANTS', 'PrepareReport', 'crop_starts', 'prepare']
 
@@ -238,7 +238,7 @@ def _check_job(job: _Job) -> tuple[tuple[int, int], str]:
 
 def _check_folder(folder: Path, files: Iterable[str], lmdb: bool, is_ours: bool) -> None:
     """PairedImageDataset takes every file of a folder, so nothing else may lie there."""
-    present = {path.name for path in folder.iterdir() if not path.name.startswith('.')} if folder.is_dir() else set()
+    present = {path.name for path in folder.iterdir() if not is_system_file(path)} if folder.is_dir() else set()
     foreign = sorted(present - set(files) if is_ours else present)
     if foreign:
         raise InputError(f'{folder} already holds {len(foreign)} other files ({first_few(foreign)}); choose another '

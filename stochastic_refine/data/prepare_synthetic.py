@@ -13,6 +13,7 @@ from tqdm import tqdm
 from ..checkpoints import make_folder, write_atomically
 from ..errors import InputError
 from ..values import check_kinds, span
+from .image_files import is_system_file
 from .synthetic_blur_dataset import SyntheticBlurDataset
 
 RECORD_NAME = 'synthetic.json'
@@ -53,7 +54,8 @@ def prepare_synthetic(source: Path, destination: Path, crop_size: int | None = N
                          'delete this one first.')
     folders = {'lq': destination / 'input', 'gt': destination / 'target'}
     known = {f'{name}.png' for name in names} if record.is_file() else set()
-    strangers = [path for folder in folders.values() if folder.is_dir() for path in folder.iterdir() if path.name not in known]
+    strangers = [path for folder in folders.values() if folder.is_dir() for path in folder.iterdir()
+                 if path.name not in known and not is_system_file(path)]
     if strangers:
         raise InputError(f'{strangers[0]} is there already and is not of these pairs, among which it would be taken for one; '
                          'choose an empty folder.')

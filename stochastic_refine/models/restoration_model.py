@@ -76,6 +76,8 @@ class RestorationModel(ShardedValidation, SRModel):
     stop_requested = False
     #: The last iteration of this run that is whole; 0 before the first.
     finished_iter = 0
+    #: The iteration that this run was resumed at; 0 if it was not.
+    resumed_iter = 0
 
     @classmethod
     def check_options(cls, opt: dict[str, Any]) -> None:
@@ -365,6 +367,7 @@ class RestorationModel(ShardedValidation, SRModel):
 
     def resume_training(self, resume_state: dict[str, Any]) -> None:
         changes = changed_options(resume_state, self.opt['train'])
+        self.resumed_iter = resume_state['iter']
         try:
             if changes:
                 resume_with_new_options(resume_state, self.optimizers, self.schedulers)

@@ -41,8 +41,8 @@ class ShardedValidation:
 
     def nondist_validation(self, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool) -> None:
         rank, world_size = self.opt['rank'], self.opt['world_size']
-        if self.opt['is_train']:  # BasicSR's last call, after the training, has counted one too many
-            current_iter = min(current_iter, int(self.opt['train']['total_iter']))
+        if reached := getattr(self, 'finished_iter', 0) or getattr(self, 'resumed_iter', 0):
+            current_iter = min(current_iter, reached)  # BasicSR's last call, after the training, has counted one too many
         dataset = dataloader.dataset
         name = dataset.opt['name']
         metrics = self.opt['val'].get('metrics') or {}

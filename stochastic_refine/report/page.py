@@ -26,6 +26,7 @@ from PIL import Image
 
 from ..checkpoints import write_atomically
 from ..comparison.tables import UNRANKED_ROWS, Row, Score
+from ..data.image_files import SYSTEM_FILES
 from ..data.synthetic_blur_dataset import read_rgb
 from ..errors import InputError
 from ..processes import run_parallel
@@ -131,7 +132,8 @@ def _embed(scenes: Sequence[tuple], qualities: Sequence[int], max_side: int | No
 
 def _write_linked(scenes: Sequence[tuple], folder: Path, quality: int, max_side: int | None, workers: int) -> list[_Encoded]:
     """Encode into ``folder``, which is replaced as a whole."""
-    if folder.exists() and not (folder.is_dir() and all(_OURS.fullmatch(path.name) for path in folder.iterdir())):
+    if folder.exists() and not (folder.is_dir() and all(_OURS.fullmatch(path.name) or path.name.lower() in SYSTEM_FILES
+                                                       for path in folder.iterdir())):
         raise InputError(f'{folder} holds other things than the images of a report; move it away or choose another -o.')
     try:
         temporary = Path(tempfile.mkdtemp(prefix=f'.{folder.name}.', dir=folder.parent))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -169,6 +171,12 @@ def test_incomplete_leaves_out_what_has_no_partner(gopro, tmp_path):
 
 
 def test_foreign_files_in_destination(gopro, tmp_path):
+    for name in ('Thumbs.db', '.DS_Store'):  # what systems leave is nobody's image
+        (tmp_path / 'out/test/input').mkdir(parents=True, exist_ok=True)
+        (tmp_path / 'out/test/input' / name).write_text('no image')
+    prepare('gopro', gopro, tmp_path / 'out', **CROPS)
+    assert prepare('gopro', gopro, tmp_path / 'out', **CROPS).written == 0
+    shutil.rmtree(tmp_path / 'out')
     save(tmp_path / 'out/test/input/holiday.png', 1)
     with pytest.raises(InputError, match='holiday.png'):
         prepare('gopro', gopro, tmp_path / 'out', **CROPS)

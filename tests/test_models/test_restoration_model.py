@@ -349,6 +349,18 @@ def test_validation_records_the_best_in_the_metrics_own_direction(build_model, r
     assert (best['psnr']['val'], best['worst']['val']) == (first['psnr'], second['worst'])
 
 
+def test_a_validation_is_labelled_with_the_iteration_of_its_weights(build_model, restoration_options):
+    """BasicSR's last one, after the training, has counted one further; a resumed run may have nothing left to train."""
+    model = build_model(restoration_options)
+    step(model, batch(), 2)
+    validate(model, restoration_options, current_iter=3)
+    assert model.best_metric_results['pairs']['psnr']['iter'] == 2
+    resumed = build_model(restoration_options)
+    resumed.resume_training(model.training_state(0, 5))
+    validate(resumed, restoration_options, current_iter=6)
+    assert resumed.best_metric_results['pairs']['psnr']['iter'] == 5
+
+
 def test_without_ground_truth_images_are_saved_and_full_reference_metrics_left_out(build_model, restoration_options, pairs,
                                                                                    tmp_path):
     options = for_test(restoration_options)

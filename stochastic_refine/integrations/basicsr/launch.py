@@ -211,6 +211,9 @@ def _resume_exactly(pipeline: ModuleType) -> None:
         if asked is not None and str(asked) != str(opt['manual_seed']) and opt['rank'] == 0:
             print(f"Note: manual_seed {asked} is not taken over: a resumed training keeps the seed {opt['manual_seed']} that "
                   'it began with.', file=sys.stderr)
+        if state and state['iter'] >= opt['train']['total_iter'] and opt['rank'] == 0:
+            print(f"Note: the training has reached iteration {state['iter']} already, so total_iter "
+                  f"{opt['train']['total_iter']} leaves nothing to train; raise it to go on.", file=sys.stderr)
         return state or None
 
     def create_train_val_dataloader(opt: dict[str, Any], logger: Any) -> Any:
