@@ -86,6 +86,27 @@ def test_energy_is_kept_where_nothing_clips():
     assert brighter.sum() == pytest.approx(6 * float(lamp.sum()), rel=1e-5)
 
 
+@pytest.mark.parametrize('kind', ['shake', 'objects', 'defocus'])
+def test_an_exposure_is_linear_in_light_and_has_its_adjoint(kind):
+    """<A x, y> = <x, A^T y>, with A^T the gradient taken at another place, where it is the same only if A is linear."""
+    camera = dataclasses.replace(STREET, defocus=(2, 3) if kind == 'defocus' else (0, 0), highlights=(1, 1),
+                                 objects=(3, 3) if kind == 'objects' else (0, 0))
+    exposure = camera.draw(np.random.default_rng(5), 96, 96)
+    margin = exposure.reach(-48, -48, 48, 48) + 3
+    x, elsewhere = torch.randn(2, 1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    elsewhere.requires_grad_()
+
+    def blur(light: torch.Tensor) -> torch.Tensor:
+        return expose(light, [exposure], around(96), margin)
+
+    seen = blur(x)
+    y = torch.randn(seen.shape, generator=torch.Generator().manual_seed(1))
+    adjoint, = torch.autograd.grad(blur(elsewhere), elsewhere, y)
+    left, right = (seen * y).double().sum().item(), (x * adjoint).double().sum().item()
+    scale = (seen.norm() * y.norm()).item()
+    assert abs(left - right) < 1e-5 * scale and adjoint.abs().sum() > 0
+
+
 def test_a_batch_is_its_members():
     rng = np.random.default_rng(2)
     exposures = [STREET.draw(rng, 200, 300, moments=20) for _ in range(3)] + [PRESETS['mild'].draw(rng, 200, 300, moments=20)]

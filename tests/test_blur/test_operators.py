@@ -26,6 +26,15 @@ def test_a_point_of_light_draws_the_kernel():
     np.testing.assert_array_equal(blur_valid(point, kernel)[..., 0], kernel)
 
 
+def test_the_adjoint_of_blur_is_the_full_convolution_with_the_flipped_kernel():
+    """<A x, y> = <x, A^T y>."""
+    generator = np.random.default_rng(1)
+    x, kernel = generator.standard_normal((11, 14, 3), dtype=np.float32), generator.random((5, 5), dtype=np.float32)
+    y = generator.standard_normal((7, 10, 3), dtype=np.float32)
+    adjoint = np.stack([convolve2d(y[..., channel], kernel[::-1, ::-1], mode='full') for channel in range(3)], -1)
+    assert np.sum(blur_valid(x, kernel) * y) == pytest.approx(np.sum(x * adjoint), rel=1e-4)
+
+
 def test_a_kernel_of_one_pixel_changes_nothing():
     image = np.random.default_rng(0).random((4, 6, 3), dtype=np.float32)
     np.testing.assert_array_equal(blur_valid(image, np.ones((1, 1), dtype=np.float32)), image)
