@@ -2,10 +2,10 @@
 
     python scripts/measure_bundled.py --photos datasets/BSDS500/test --weights small maxim-gopro
 
-Rows: 31x31 kernels of another library's generator (deepinv's MotionBlurGenerator, where that is installed: pip install deepinv),
-the old mild shake, the presets camera and street, and the sharp photos themselves. The central pixels of each photo are scored:
-PSNR and ST-LPIPS of the blurred input, of the initial prediction, of one sample of each operating point of one sample, and of the
-mean of 8; and the grain, a sample's local contrast on flat areas over the sharp photo's.
+Rows: 31x31 kernels of another library's generator (deepinv's MotionBlurGenerator; pip install deepinv), the old mild shake, the
+presets camera and street, and the sharp photos themselves. The central pixels of each photo are scored: PSNR and ST-LPIPS of
+the blurred input, of the initial prediction, of each operating point, and of the mean of 8 samples; and the grain, the local
+contrast on flat areas over the sharp photo's.
 """
 
 from __future__ import annotations

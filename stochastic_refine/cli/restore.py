@@ -16,8 +16,8 @@ def add_restore(commands: Commands) -> None:
     parser.add_argument('inputs', nargs='+', help='photos, folders or patterns')
     parser.add_argument('-o', '--output', required=True, help='folder (which a / at the end says); for one photo also a file')
     speed = parser.add_mutually_exclusive_group()
-    speed.add_argument('-w', '--weights', help='name or file of weights (default: the best on this machine whose photo takes at '
-                       'most two minutes)')
+    speed.add_argument('-w', '--weights', help='name or file of weights (default: the best on this machine whose photo takes '
+                       'at most two minutes)')
     speed.add_argument('--fast', action='store_const', const='fast', dest='speed', help='the bundled weights')
     speed.add_argument('--best', action='store_const', const='best', dest='speed', help='the best weights on this machine, '
                        'however long they take')

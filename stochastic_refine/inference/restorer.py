@@ -241,8 +241,8 @@ class Restorer:
             if tile is None and need * pixels > MOST_SHARE * memory:
                 raise InputError(
                     f'An image of {width}x{height} takes about {need * pixels / 2**30:.1f} GiB in {type(part.net).__name__} as '
-                    f'a whole, of the {memory / 2**30:.1f} GiB that {self.device} has; give a tile size (tile in val:, --tile), '
-                    'or use a larger machine.')
+                    f'a whole, of the {memory / 2**30:.1f} GiB that {self.device} has; give a tile size (tile in val:, '
+                    '--tile), or use a larger machine.')
             fitting = int((AUTO_SHARE * memory / need)**0.5)
             tile = None if tile is None or pixels <= fitting**2 else max(fitting - 2 * (halo_of(part.net) or 0), 128)
         elif tile == 'auto':

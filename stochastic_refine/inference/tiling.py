@@ -84,64 +84,10 @@ def _concatenated(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
-class BlendedNet:
-    """Calls ``net(x, *args)`` on overlapping tiles of ``x``, each as an image of its own, and blends the overlaps.
+class _OverlappingNet:
+    """Calls ``net(x, *args)`` on overlapping windows of ``x``, each as an image of its own, and averages where they overlap.
 
-    For networks that no halo makes exact. Tiles are spread evenly, a quarter of each overlaps its neighbour's, and there the
-    weights go linearly from one to the other, so that no seam shows. ``args`` are passed on to every call.
-
-    Args:
-        net: A network that maps (B, C, H, W) to (B, C', H, W).
-        tile: Side of a tile, pixels.
-        on_call: Called after each network call, for progress.
-    """
-
-    def __init__(self, net: nn.Module, tile: int, on_call: Callable[[], None] = lambda: None) -> None:
-        self.net = net
-        self.tile = tile
-        self.overlap = tile // 4
-        self.on_call = on_call
-
-    def calls(self, height: int, width: int) -> int:
-        """Network calls that an image of this size takes."""
-        return len(self.starts(height)) * len(self.starts(width))
-
-    def starts(self, side: int) -> list[int]:
-        """First rows, or columns, of the tiles along a side."""
-        room = max(side - self.tile, 0)
-        count = math.ceil(room / (self.tile - self.overlap)) + 1
-        return [round(i * room / (count - 1)) for i in range(count)] if count > 1 else [0]
-
-    def __call__(self, x: Tensor | Sequence[Tensor], *args: Any) -> Tensor:
-        """The blended output for ``x``, (B, C', H, W), float32."""
-        parts = [x] if isinstance(x, Tensor) else x
-        height, width = parts[0].shape[-2:]
-        total = weights = None
-        for top in self.starts(height):
-            for left in self.starts(width):
-                at = (..., slice(top, top + self.tile), slice(left, left + self.tile))
-                part = final_output(self.net, self.net(_concatenated([part[at] for part in parts]), *args)).float()
-                if total is None:
-                    total = part.new_zeros(*part.shape[:2], height, width)
-                    weights = part.new_zeros(height, width)
-                rows, columns = part.shape[-2:]
-                weight = self._ramp(rows, part.device)[:, None] * self._ramp(columns, part.device)
-                total[at] += weight * part
-                weights[at] += weight
-                self.on_call()
-        return total.div_(weights)
-
-    def _ramp(self, side: int, device: torch.device) -> Tensor:
-        """Weights along a tile's side: rising over the overlap, 1 in the middle, falling again."""
-        at = torch.arange(side, device=device) + 0.5
-        return (torch.minimum(at, side - at) / max(self.overlap, 1)).clamp(max=1)
-
-
-class WindowedNet:
-    """Calls ``net(x, *args)`` on overlapping windows of ``x``, each as an image of its own, and averages the overlaps.
-
-    As few windows as cover the image, spread evenly: the first at 0, the last at the end. An image smaller than a window is
-    taken whole in that direction. ``args`` are passed on to every call.
+    An image smaller than a window is taken whole in that direction. ``args`` are passed on to every call.
 
     Args:
         net: A network that maps (B, C, H, W) to (B, C', H, W).
@@ -160,22 +106,53 @@ class WindowedNet:
 
     def starts(self, side: int) -> list[int]:
         """First rows, or columns, of the windows along a side."""
-        count, room = math.ceil(side / self.window), max(side - self.window, 0)
-        step = math.ceil(room / (count - 1)) if count > 1 else 0  # rounded up, as published
-        return sorted({min(i * step, room) for i in range(count)})
+        raise NotImplementedError
 
-    def __call__(self, x: Tensor, *args: Tensor) -> Tensor:
+    def weights(self, side: int, device: torch.device) -> Tensor:
+        """Weights along a window's side in the average."""
+        return torch.ones(side, device=device)
+
+    def __call__(self, x: Tensor | Sequence[Tensor], *args: Any) -> Tensor:
         """The averaged output for ``x``, (B, C', H, W), float32."""
-        height, width = x.shape[-2:]
-        total = times = None
+        parts = [x] if isinstance(x, Tensor) else x
+        height, width = parts[0].shape[-2:]
+        total = weights = None
         for top in self.starts(height):
             for left in self.starts(width):
                 at = (..., slice(top, top + self.window), slice(left, left + self.window))
-                part = final_output(self.net, self.net(x[at], *args)).float()
+                part = final_output(self.net, self.net(_concatenated([part[at] for part in parts]), *args)).float()
                 if total is None:
                     total = part.new_zeros(*part.shape[:2], height, width)
-                    times = part.new_zeros(height, width)
-                total[at] += part
-                times[at] += 1
+                    weights = part.new_zeros(height, width)
+                rows, columns = (self.weights(side, part.device) for side in part.shape[-2:])
+                weight = rows[:, None] * columns
+                total[at] += weight * part
+                weights[at] += weight
                 self.on_call()
-        return total / times
+        return total / weights
+
+
+class BlendedNet(_OverlappingNet):
+    """Tiles for networks that no halo makes exact.
+
+    They are spread evenly, a quarter of each overlaps its neighbour's, and there the weights go linearly from one to the other,
+    so that no seam shows.
+    """
+
+    def starts(self, side: int) -> list[int]:
+        room = max(side - self.window, 0)
+        count = math.ceil(room / (self.window - self.window // 4)) + 1
+        return [round(i * room / (count - 1)) for i in range(count)] if count > 1 else [0]
+
+    def weights(self, side: int, device: torch.device) -> Tensor:
+        at = torch.arange(side, device=device) + 0.5
+        return (torch.minimum(at, side - at) / max(self.window // 4, 1)).clamp(max=1)
+
+
+class WindowedNet(_OverlappingNet):
+    """Windows of a protocol of testing (HINet's): as few as cover the image, evenly, the first at 0, the last at the end."""
+
+    def starts(self, side: int) -> list[int]:
+        count, room = math.ceil(side / self.window), max(side - self.window, 0)
+        step = math.ceil(room / (count - 1)) if count > 1 else 0  # rounded up, as published
+        return sorted({min(i * step, room) for i in range(count)})

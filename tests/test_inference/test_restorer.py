@@ -9,8 +9,8 @@ import torch
 
 from stochastic_refine.archs import PredictRefineNet, RefineUNet
 from stochastic_refine.errors import InputError
-from stochastic_refine.inference.operating_point import OperatingPoint
 from stochastic_refine.inference import restorer
+from stochastic_refine.inference.operating_point import OperatingPoint
 from stochastic_refine.inference.restorer import Restorer
 from stochastic_refine.inference.tiling import TiledNet, halo_of
 
