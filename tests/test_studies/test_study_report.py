@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from stochastic_refine.comparison import provenance, scoring
 from stochastic_refine.errors import InputError
 from stochastic_refine.settings.options_file import read_options_file
-from stochastic_refine.studies.inputs import each_image
+from stochastic_refine.studies.inputs import each_image, means_of
 from stochastic_refine.studies.report import StudyReport, check_matplotlib, save_figure
 
 
@@ -57,7 +59,7 @@ class Pair:
         return None, None
 
 
-def test_an_image_is_computed_again_if_it_or_its_settings_or_its_file_changed(tmp_path):
+def test_an_image_is_computed_again_if_it_or_its_settings_or_its_file_or_the_code_changed(tmp_path, monkeypatch):
     computed = []
 
     def get(key: str = 'a', **identity) -> list:
@@ -72,6 +74,18 @@ def test_an_image_is_computed_again_if_it_or_its_settings_or_its_file_changed(tm
     for file in tmp_path.rglob('*.npz'):
         file.write_bytes(file.read_bytes()[:20])
     assert get(x=1)[0]['n'] == 4
+    assert get(metrics=['psnr'])[0]['n'] == 5 and get(metrics=['psnr'])[0]['n'] == 5
+    monkeypatch.setattr(scoring, 'version_of', lambda package: '9.9')
+    assert get(metrics=['psnr'])[0]['n'] == 6 and get(x=1)[0]['n'] == 4
+    monkeypatch.setattr(provenance, 'source_hash', lambda: 'edited')
+    assert get(x=1)[0]['n'] == 7 and get(x=1)[0]['n'] == 7
+
+
+def test_means_leave_out_exact_images_and_count_them():
+    found = [{'psnr': np.array(value), 'niqe': np.array(math.nan)} for value in (20.0, math.inf, 30.0, math.nan)]
+    columns = means_of(found, ['psnr', 'niqe'])
+    assert math.isnan(columns.pop('niqe')) and columns == {'psnr': 25.0, 'psnr_exact': 1}
+    assert means_of(found[1:2], ['psnr']) == {'psnr': math.inf}  # nothing is left out where all are exact
 
 
 def test_unusable_options_files(tmp_path):
