@@ -69,7 +69,8 @@ def evaluate(systems: Sequence[str],
              workers: int = 1,
              device: str = 'auto',
              precision: str | None = None,
-             max_images: int | None = None) -> Table:
+             max_images: int | None = None,
+             tile: int | None = None) -> Table:
     """Restore where needed, score, and make the table; under torchrun all processes share the work.
 
     Writes below ``output``: ``table.csv|json|md|tex``, ``scores.csv`` (one line per image, seed and metric), ``images.json``
@@ -86,6 +87,7 @@ def evaluate(systems: Sequence[str],
         device: ``auto``, ``cpu``, ``cuda``, ...
         precision: ``float32`` or ``bfloat16`` for all networks; None takes each one's own (``val: precision``, else float32).
         max_images: Use so many pairs only, spread evenly.
+        tile: Side of tiles, pixels, for all networks; None takes each one's own (``val: tile``, else whole images).
 
     Returns:
         The table; equal in all processes.
@@ -95,9 +97,8 @@ def evaluate(systems: Sequence[str],
     """
     rules = protocol_named(protocol)
     parsed = [parse_system(text) for text in systems]
-    if precision is not None:
-        parsed = [dataclasses.replace(system, precision=precision) if isinstance(system, Network) else system
-                  for system in parsed]
+    given = {key: value for key, value in (('precision', precision), ('tile', tile)) if value is not None}
+    parsed = [dataclasses.replace(system, **given) if isinstance(system, Network) else system for system in parsed]
     _check_names(parsed)
     if lq is None and any(isinstance(system, Network) for system in parsed):
         raise InputError('A network needs blurred images to restore; give their folder with --lq.')
@@ -123,6 +124,8 @@ def evaluate(systems: Sequence[str],
     make_folder(output)
     notes = [f'{folder}: passed over {count_in_words(others)}, which are no images that can be read.'
              for folder in (gt, lq) if folder and (others := other_files(folder))]
+    notes += [f'{system.name}: restored in tiles ({system.tile}), which are exact for networks that see a limited '
+              'neighbourhood and blended for others.' for system in parsed if isinstance(system, Network) and system.tile is not None]
     reasons = unavailable_metrics(metrics)
     for reason in dict.fromkeys(reasons.values()):
         notes.append(reason)

@@ -205,6 +205,16 @@ def test_other_code_versions_tiles_and_precisions_make_results_anew(run, pair_ch
     assert len({other.fingerprint for other in others}) == len({weights_fingerprint(other) for other in others}) == 4
 
 
+def test_images_are_whole_unless_told_and_the_table_says(run, pair_checkpoint, monkeypatch) -> None:
+    from stochastic_refine.inference import restorer
+    tiles = []
+    tiled = restorer.TiledNet
+    monkeypatch.setattr(restorer, 'TiledNet', lambda net, tile, on_call: tiles.append(tile) or tiled(net, tile, on_call))
+    assert not any('tiles' in note for note in run(f'pair={pair_checkpoint}', max_images=1).notes) and set(tiles) == {None}
+    notes = run(f'pair={pair_checkpoint}', max_images=1, tile=64).notes
+    assert 'pair: restored in tiles (64)' in ' '.join(notes) and tiles[-1] == 64
+
+
 def test_the_source_hash_is_of_contents_and_names(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(provenance, '_PACKAGE', tmp_path)
     seen = []
