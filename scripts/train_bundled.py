@@ -33,7 +33,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from stochastic_refine.archs.memory_format import channels_last  # noqa: E402
 from stochastic_refine.archs.refine_unet_arch import RefineUNet  # noqa: E402
-from stochastic_refine.blur import CameraBlur, develop, expose, srgb_to_linear_tensor  # noqa: E402
+from stochastic_refine.blur import CameraBlur, Exposure, develop, expose, srgb_to_linear_tensor  # noqa: E402
 from stochastic_refine.diffusion import FlowPath, FlowSchedule, conditioning, refine, residual  # noqa: E402
 
 UNET = {'type': 'RefineUNet', 'base_channels': 32, 'num_res_blocks': 1, 'patch_size': 2}
@@ -43,6 +43,7 @@ START_NOISE, RESIDUAL_SCALE = 0.02, 8.0
 POINTS = {'vivid': {'sampler': 'flow_euler', 'steps': 2}, 'faithful': {'sampler': 'flow_euler', 'steps': 1},
           'mean': {'sampler': 'flow_euler', 'steps': 2, 'num_samples': 8, 'average': True}}
 FRAME = (720, 1280)  # crops are treated as parts of such a frame: its far corners roll more than its middle
+STORED_SHARE = 0.4  # of the crops are blurred as if stored values were light, and are almost free of noise
 HELD_OUT = 16  # photos that score and never train
 FEWEST_PHOTOS = 2 * HELD_OUT
 SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'}
@@ -105,13 +106,25 @@ class Crops:
         reach = max(exposure.reach(x, y, x + size - 1, y + size - 1) + math.ceil(exposure.defocus)
                     for exposure, (x, y) in zip(exposures, corners))
         windows = torch.from_numpy(np.stack([self._window(size + 2 * reach) for _ in range(count)]))
-        light = srgb_to_linear_tensor(windows.to(self.device).permute(0, 3, 1, 2).float() / 255)
+        stored = windows.to(self.device).permute(0, 3, 1, 2).float() / 255
+        if rng.random() < STORED_SHARE:
+            return self._on_stored_values(stored, exposures, corners, reach)
+        light = srgb_to_linear_tensor(stored)
         gains = torch.from_numpy(rng.uniform(0.85, 1.15, (count, 3)) * rng.uniform(0.6, 1.1, (count, 1))).to(light)
         light = (light * gains[..., None, None]).clamp(0, 1)
         sharp = light[..., reach:reach + size, reach:reach + size]
         blurred = expose(light, exposures, [(x - reach, y - reach) for x, y in corners], reach)
         still = [replace(exposure, shot_noise=0.0, read_noise=0.0, jpeg=None) for exposure in exposures]
         return develop(blurred, exposures, torch.randn_like(blurred)), develop(sharp, still, torch.zeros_like(sharp))
+
+    def _on_stored_values(self, stored: Tensor, exposures: list[Exposure], corners: list[tuple[float, float]],
+                          reach: int) -> tuple[Tensor, Tensor]:
+        """The same motion on stored values, with hardly any noise: what most kernels of others are used for."""
+        exposures = [replace(exposure, highlight_gain=1.0, defocus=0.0) for exposure in exposures]
+        blurred = expose(stored, exposures, [(x - reach, y - reach) for x, y in corners], reach)
+        noise = self.rng.uniform(0, 1.5) / 255 * torch.randn_like(blurred) if self.rng.random() < 0.5 else 0.0
+        sharp = stored[..., reach:reach + self.size, reach:reach + self.size]
+        return ((blurred + noise).clamp(0, 1) * 255).round() / 255, sharp
 
     def _window(self, side: int) -> NDArray[np.uint8]:
         """A window of a photo: scaled down a little, turned, flipped, at times with lettering and shapes over it."""
@@ -154,9 +167,11 @@ def lettered(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.u
     return image
 
 
-def curriculum(crops: int, over: int) -> CameraBlur:
+def curriculum(step: int, crops: int, over: int) -> CameraBlur:
     """The blur after so many crops: paths grow from 10 to 40 pixels at most, since long strokes make a net cautious first."""
     longest = 10 + 30 * min(crops / over, 1.0)
+    if step % 3 == 0:  # short strokes go on being a third: a net that sees few of them forgets them
+        longest = min(longest, 12)
     return CameraBlur(length=(0, longest), roll=(0, longest / 5), tilt=(0, longest / 10), objects=(0, 1),
                       object_length=(0, longest / 2), defocus=(0, 1.0), highlights=(1, 4), lines=None)
 
@@ -399,7 +414,7 @@ def train(args: argparse.Namespace) -> None:
     losses: list[float] = []
     try:
         while state['spent'] < end:
-            lq, gt = crops(args.batch, curriculum(state['crops'], args.curriculum))
+            lq, gt = crops(args.batch, curriculum(state['steps'], state['crops'], args.curriculum))
             losses.append(training.step(lq, gt))
             state['crops'] += args.batch
             now = time.perf_counter()
