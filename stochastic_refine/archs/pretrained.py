@@ -115,10 +115,13 @@ def complete_networks(opt: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def complete_part(options: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """As :func:`complete_options`, of one part, which may have ``pretrained`` itself."""
+    """As :func:`complete_options`, of one part, which may have ``pretrained`` itself.
+
+    Settings are told where none is given: beside given ones, those left out are the network's defaults.
+    """
     options = complete_options(options, where)
     weights = options.get('pretrained')
-    if not weights:
+    if not weights or options.keys() - {'type', 'pretrained', 'frozen'}:
         return options
     try:
         checkpoint = read_weights(find_weights(weights))
