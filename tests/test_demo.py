@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from stochastic_refine.checkpoints.weights_folder import find_weights
 from stochastic_refine.inference.tradeoff import tradeoff_path
-from stochastic_refine.inference.weights import find_weights, load_network
+from stochastic_refine.inference.weights import load_network
 
 ROOT = Path(__file__).resolve().parents[1]
 
