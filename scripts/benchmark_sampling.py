@@ -30,13 +30,14 @@ from tqdm import tqdm
 
 from stochastic_refine.archs import PredictRefineNet
 from stochastic_refine.archs.memory_format import channels_last
+from stochastic_refine.checkpoints.weights_folder import find_weights
 from stochastic_refine.comparison.provenance import commit, machine
 from stochastic_refine.diffusion import SAMPLERS, SampleNoise
 from stochastic_refine.errors import InputError
 from stochastic_refine.inference.devices import choose_device, choose_precision
 from stochastic_refine.inference.operating_point import OperatingPoint
 from stochastic_refine.inference.restorer import Restorer
-from stochastic_refine.inference.weights import find_weights, load_network
+from stochastic_refine.inference.weights import load_network
 
 Times = dict[str, list[float]]
 
@@ -57,7 +58,7 @@ def plain_restore(net: PredictRefineNet, lq: Tensor, point: OperatingPoint) -> T
         initial = net.predictor(y)
         r = noise()
         for t in reversed(range(point.steps)):
-            seen = [r, 2 * y - 1] + ([2 * initial - 1] if net.condition_on_initial else [])
+            seen = [r, 2 * y - 1] + ([2 * initial - 1] if net.condition == 'lq+initial' else [])
             eps = net.denoiser(torch.cat(seen, dim=1), torch.tensor([alpha_bars[t]**0.5], device=lq.device))
             r0 = (r - (1 - alpha_bars[t])**0.5 * eps) / alpha_bars[t]**0.5
             if point.clamp:
@@ -150,7 +151,7 @@ def main() -> None:
         raise InputError(f'{args.weights} holds no predict-and-refine pair; choose other weights.')
     plain = plain.to(device)
     net = channels_last(copy.deepcopy(plain))
-    channels = 9 if net.condition_on_initial else 6
+    channels = net.denoiser_channels
     lq = blurred_photo(height, width).to(device)
     base = next(iter(points.values()), OperatingPoint())
     one = OperatingPoint(steps=args.steps, final_variance=base.final_variance, clamp=base.clamp, sampler=args.sampler)

@@ -125,7 +125,8 @@ def evaluate(systems: Sequence[str],
     notes = [f'{folder}: passed over {count_in_words(others)}, which are no images that can be read.'
              for folder in (gt, lq) if folder and (others := other_files(folder))]
     notes += [f'{system.name}: restored in tiles ({system.tile}), which are exact for networks that see a limited '
-              'neighbourhood and blended for others.' for system in parsed if isinstance(system, Network) and system.tile is not None]
+              'neighbourhood and blended for others.'
+              for system in parsed if isinstance(system, Network) and system.tile is not None]
     reasons = unavailable_metrics(metrics)
     for reason in dict.fromkeys(reasons.values()):
         notes.append(reason)
