@@ -52,7 +52,16 @@ def main(mode: str, root: str) -> int:
         remedy = '; continue with --auto_resume from the last checkpoint' if mode == 'train' else ''
         print(stop.args[0] if stop.args else f'Stopped{remedy}.', file=sys.stderr)
         return 130
+    _leave_the_others()
     return 0
+
+
+def _leave_the_others() -> None:
+    """End the group of processes: its threads, if they still run while Python goes, can abort a training that is all done."""
+    import torch.distributed as dist
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
 
 
 def _pipeline(mode: str) -> Callable[[str], None]:
