@@ -46,7 +46,8 @@ class FlowPath:
         """z_t; ``t`` a number or (B, 1, 1, 1)."""
         return (1 - t) * z_0 + t * r
 
-    def velocity(self, z_t: Tensor, r_hat: Tensor, t: Tensor | float) -> Tensor:
+    @staticmethod
+    def velocity(z_t: Tensor, r_hat: Tensor, t: Tensor | float) -> Tensor:
         """dz/dt that leads to the predicted end; equals ``r - z_0`` for the true one. ``t`` < 1."""
         return (r_hat - z_t) / (1 - t)
 
@@ -134,17 +135,15 @@ def flow_heun(predict: Denoise,
 
 
 def _integrate(predict: Denoise, z: Tensor, times: Sequence[float], constrain: Constrain | None, corrected: bool) -> Tensor:
-    path = FlowPath()
-
     def end(z: Tensor, t: float) -> Tensor:
         r = predict(z, t)
         return r if constrain is None else constrain(r)
 
     for t, t_next in pairwise(times):
-        velocity = path.velocity(z, end(z, t), t)
+        velocity = FlowPath.velocity(z, end(z, t), t)
         step = z + (t_next - t) * velocity
         if corrected:
-            velocity = (velocity + path.velocity(step, end(step, t_next), t_next)) / 2
+            velocity = (velocity + FlowPath.velocity(step, end(step, t_next), t_next)) / 2
             step = z + (t_next - t) * velocity
         z = step
     return end(z, times[-1])
