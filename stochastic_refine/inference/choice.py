@@ -54,22 +54,23 @@ class Choice:
         return line
 
 
-def choose(speed: str, size: tuple[int, int], load: Callable[[str], Deblurrer]) -> Choice:
+def choose(speed: str, size: tuple[int, int], load: Callable[[str], Deblurrer], kept: str | None = None) -> Choice:
     """Choose weights for photos.
 
     Args:
         speed: ``'fast'`` (the bundled weights), ``'auto'`` (the best whose photo takes at most two minutes) or ``'best'``.
         size: (height, width) of a photo.
         load: Makes a deblurrer of weights by name.
+        kept: Weights that were chosen before and are to stay.
 
     Raises:
         InputError: If weights cannot be used.
     """
     published, here = catalogue(), available_weights()
     ranked = sorted((name for name in here if name in published), key=_score, reverse=True)
-    candidates = [] if speed == 'fast' else ranked
+    candidates = [kept] if kept else [BUNDLED_WEIGHTS] if speed == 'fast' else [*ranked, BUNDLED_WEIGHTS]
     choice = slower = None
-    for name in [*candidates, BUNDLED_WEIGHTS]:
+    for name in candidates:
         deblurrer = load(name)
         seconds = expected_seconds(deblurrer, size)
         choice = Choice(name, deblurrer, size, seconds, _better_than(name) if speed != 'fast' else (), slower)

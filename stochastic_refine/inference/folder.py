@@ -16,7 +16,8 @@ from torch import nn
 from tqdm import tqdm
 
 from ..archs.sampling import SamplingNetwork
-from ..checkpoints import make_folder
+from ..checkpoints import make_folder, write_atomically
+from ..checkpoints.weights_folder import available_weights
 from ..data.image_files import count_in_words
 from ..errors import InputError
 from ..processes import my_share, rank, run_parallel, wait_for_all, world_size
@@ -27,6 +28,8 @@ from .devices import process_device
 from .photos import FORMATS, not_kept, search_photos, write_photo
 
 WHAT = ('image', 'initial', 'samples', 'std')
+#: In the output folder while photos are restored: the weights that were chosen, by which a stopped run goes on.
+_CHOICE = '.restoring-with'
 #: A standard deviation this large, in [0, 1], is drawn white in a std map.
 STD_WHITE = 0.1
 
@@ -91,10 +94,12 @@ def restore_photos(inputs: Sequence[str],
         print(f'Note: passed over {count_in_words(found.passed_over)}: photos are JPEG, PNG, WebP, TIFF and BMP.',
               file=sys.stderr)
     machine = (('device', device), ('precision', precision), ('tile', tile), ('keep_sharp', keep_sharp))
-    chosen = None
+    chosen = note = None
     if weights is None:
         of_samples = set(save) - {'image'} or any(value is not None for value in settings.values())
-        chosen = None if of_samples else _choose(speed, next(iter(targets)), machine)
+        missing = next((photo for photo, target in targets.items() if overwrite or not target.exists()), None)
+        note = Path(output) / _CHOICE if speed == 'auto' and Path(output) not in targets.values() else None
+        chosen = None if of_samples or missing is None else _choose(speed, missing, machine, note)
         weights = chosen.name if chosen else BUNDLED_WEIGHTS
     loading = (('weights', weights), *machine)
     deblurrer = _deblurrer(loading)
@@ -106,6 +111,8 @@ def restore_photos(inputs: Sequence[str],
     _check_apart(targets, save, point.num_samples)
     for folder in dict.fromkeys(target.parent for target in targets.values()):
         make_folder(folder)
+    if chosen and note and rank() == 0:
+        write_atomically(note, lambda temporary: Path(temporary).write_text(chosen.name, encoding='utf-8'))
 
     jobs = [_Job(photo, target, tuple(save), loading, tuple(settings.items())) for photo, target in targets.items()
             if overwrite or not all(file.exists() for file in _files(target, save, point.num_samples))]
@@ -125,6 +132,8 @@ def restore_photos(inputs: Sequence[str],
     if faults:
         print(f'{len(faults)} of {len(share)} photos were left out.', file=sys.stderr)
     wait_for_all()  # torchrun ends the others as soon as one process has ended with an error
+    if note and rank() == 0:
+        note.unlink(missing_ok=True)
     return 2 if faults else 0
 
 
@@ -138,10 +147,13 @@ def _check_save(save: Sequence[str], net: nn.Module, num_samples: int) -> None:
         raise InputError('A std map needs at least two samples; add --samples 8, for example.')
 
 
-def _choose(speed: str, photo: Path, machine: tuple[tuple[str, Any], ...]) -> Choice:
-    """The weights for a photo; processes that share the work must agree, so that they time nothing."""
+def _choose(speed: str, photo: Path, machine: tuple[tuple[str, Any], ...], note: Path | None) -> Choice:
+    """The weights for a photo: those that a stopped run noted, whose results are there already, or the best."""
+    kept = note.read_text(encoding='utf-8').strip() if note and note.is_file() else None
+    kept = kept if kept in available_weights() else None
+    # Processes that share the work must agree, so that they time nothing.
     speed = 'best' if speed == 'auto' and world_size() > 1 else speed
-    return choose(speed, photo_size(photo), lambda name: _deblurrer((('weights', name), *machine)))
+    return choose(speed, photo_size(photo), lambda name: _deblurrer((('weights', name), *machine)), kept)
 
 
 @lru_cache(maxsize=1)

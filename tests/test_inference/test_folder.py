@@ -16,6 +16,7 @@ from PIL import Image
 from stochastic_refine.archs import build_arch
 from stochastic_refine.checkpoints import save_safetensors
 from stochastic_refine.cli import main
+from stochastic_refine.inference import choice
 from stochastic_refine.inference import folder as restore_folder
 
 PAIR = {'type': 'PredictRefineNet', 'predictor': unet(), 'denoiser': unet(in_channels=6, noise_conditioned=True)}
@@ -23,6 +24,7 @@ PAIR = {'type': 'PredictRefineNet', 'predictor': unet(), 'denoiser': unet(in_cha
 NOTING = '''
 import os, signal, sys
 from stochastic_refine.cli import main
+from stochastic_refine.inference import choice
 from stochastic_refine.inference import folder as restore_folder
 restore = restore_folder._restore
 
@@ -219,3 +221,30 @@ def test_what_a_network_does_not_have_is_refused_before_any_work(network, save, 
     error = capsys.readouterr().err.strip()
     assert error.startswith('Error: ') and '\n' not in error and words in error
     assert not (tmp_path / 'out').exists()
+
+
+def test_a_stopped_run_goes_on_with_the_weights_it_chose(blurred, weights, tmp_path, monkeypatch) -> None:
+    """Though the machine is slower by then, and nothing is chosen or loaded where all is there."""
+    user, used, out = tmp_path / 'user', [], tmp_path / 'out'
+    user.mkdir()
+    shutil.copy(weights, user / 'maxim-gopro.safetensors')
+    monkeypatch.setenv('STOCHASTIC_REFINE_WEIGHTS', str(user))
+    restore = restore_folder._restore
+
+    def noting(job, *rest):
+        if len(used) == 2:
+            used.append('stopped')
+            raise KeyboardInterrupt
+        used.append(dict(job.loading)['weights'])
+        return restore(job, *rest)
+
+    monkeypatch.setattr(restore_folder, '_restore', noting)
+    monkeypatch.setattr(choice, 'expected_seconds', lambda deblurrer, size: 1.0)
+    command = ['restore', str(blurred), '-o', f'{out}/', '--device', 'cpu']
+    assert main(command) == 130
+    monkeypatch.setattr(choice, 'expected_seconds', lambda deblurrer, size: 1e6)
+    assert main(command) == 0
+    assert used == ['maxim-gopro'] * 2 + ['stopped'] + ['maxim-gopro'] * 3
+    assert sorted(contents(out)) == sorted(path.name for path in blurred.iterdir())
+    monkeypatch.setattr(restore_folder, 'choose', lambda *_: pytest.fail('chosen for nothing'))
+    assert main(command) == 0
