@@ -47,11 +47,13 @@ setup(
         'drive': ['gdown>=5.0'],
         'demo': ['scikit-image>=0.22'],
         'preference': ['choix>=0.3.5', 'scipy>=1.11'],
-        # the report's tests in a browser, which must be there: Chromium or Chrome, on the PATH or named in CHROMIUM
-        'browser': ['playwright>=1.49'],
         'figures': ['matplotlib>=3.8', 'scipy>=1.11'],
+        # just enough for the tests that need no optional package
+        'bare': ['pytest>=7.4', 'scikit-image>=0.22'],
+        # Tests of pages also need a browser: Chromium or Chrome, on the PATH or named in CHROMIUM
         'test': ['pytest>=7.4', 'scikit-image>=0.22', 'scipy>=1.11', 'lpips>=0.1.4', 'torch-fidelity>=0.3.0',
-                 'mmengine>=0.10.4', 'stlpips-pytorch>=0.0.2', 'ipython', 'torchsummary', 'choix>=0.3.5', 'matplotlib>=3.8'],
+                 'mmengine>=0.10.4', 'stlpips-pytorch>=0.0.2', 'ipython', 'torchsummary', 'choix>=0.3.5', 'matplotlib>=3.8',
+                 'spandrel>=0.4.0', 'playwright>=1.49'],
     },
     entry_points={'console_scripts': ['stochastic-refine = stochastic_refine.cli:main']},
     classifiers=[

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Make a virtual environment in .venv (or $VENV) and install this package with everything its tests and demo use.
-# Sourced by demo.sh and test.sh; does nothing if the environment is complete.
+# Sourced by demo.sh and test.sh; does nothing if the environment is complete. EXTRAS: the extras, instead of all that are used.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 VENV=${VENV:-.venv}
@@ -18,7 +18,7 @@ if [ ! -f "$VENV/complete" ] || [ setup.py -nt "$VENV/complete" ]; then
     # BasicSR's build asks for torch again; without build isolation it takes the one that is there.
     "$VENV/bin/pip" install -q cython numpy
     "$VENV/bin/pip" install -q --no-build-isolation basicsr
-    "$VENV/bin/pip" install -q -e '.[test,demo]'
+    "$VENV/bin/pip" install -q -e ".[${EXTRAS:-test,demo}]"
     touch "$VENV/complete"
 fi
-export PATH="$PWD/$VENV/bin:$PATH"
+export PATH="$(cd "$VENV/bin" && pwd):$PATH"

@@ -6,6 +6,7 @@ import copy
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -167,6 +168,21 @@ def build_model(parsed):
 
     yield build
     signal.signal(signal.SIGINT, handler)
+
+
+@pytest.fixture(scope='module')
+def chromium():
+    """A headless browser: the one in the environment's CHROMIUM, the system's, or playwright's own."""
+    sync_api = pytest.importorskip('playwright.sync_api')
+    names = ('chromium', 'chromium-browser', 'google-chrome')
+    path = os.environ.get('CHROMIUM') or next(filter(None, map(shutil.which, names)), None)
+    with sync_api.sync_playwright() as playwright:
+        try:
+            browser = playwright.chromium.launch(executable_path=path, args=['--no-sandbox'])
+        except sync_api.Error as error:
+            pytest.skip(f'no Chromium: {error.message.splitlines()[0]}')
+        yield browser
+        browser.close()
 
 
 @dataclass

@@ -243,20 +243,6 @@ def test_the_command_line_names_a_damaged_file(study, tmp_path, capsys):
     assert '--key' in capsys.readouterr().err
 
 
-@pytest.fixture
-def chromium():
-    """A headless Chromium: the system's, or playwright's own."""
-    sync_api = pytest.importorskip('playwright.sync_api')
-    path = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
-    with sync_api.sync_playwright() as playwright:
-        try:
-            browser = playwright.chromium.launch(executable_path=path, args=['--no-sandbox'])
-        except sync_api.Error as error:
-            pytest.skip(f'no Chromium: {error.message.splitlines()[0]}')
-        yield browser
-        browser.close()
-
-
 #: Presses a key the moment the next question appears: nobody has looked by then.
 TOO_FAST = """() => {
   const pair = document.getElementById('pair');

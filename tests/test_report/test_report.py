@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -160,20 +158,6 @@ def test_linked_images_lie_beside_the_page(run: Path, tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------- in a browser
-
-
-@pytest.fixture(scope='module')
-def chromium():
-    """A headless Chromium from the PATH or the environment's CHROMIUM."""
-    sync_api = pytest.importorskip('playwright.sync_api')
-    names = ('chromium', 'chromium-browser', 'google-chrome')
-    path = os.environ.get('CHROMIUM') or next(filter(None, map(shutil.which, names)), None)
-    if path is None:
-        pytest.skip('no Chromium on the PATH or in CHROMIUM')
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=['--no-sandbox'])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
