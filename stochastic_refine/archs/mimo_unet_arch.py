@@ -132,6 +132,9 @@ class MIMOUNet(nn.Module):
         self.FAM1, self.SCM1 = FeatureAttention(c3), ShallowConv(c3)
         self.FAM2, self.SCM2 = FeatureAttention(c2), ShallowConv(c2)
         self.dropout = nn.Dropout2d(dropout)
+        # Two 3x3 convolutions a block: at sides 1/1, 1/2 and 1/4 on the way down, and on the way up again. The rest: the
+        # convolutions that change sides, attention, and up to 3 pixels' shift of nearest-neighbour resizing.
+        self.tile_halo = 2 * (2 + 4 + 8) * num_res + 20
 
     @any_size(size_multiple)
     def forward(self, x: Tensor) -> list[Tensor]:

@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from stochastic_refine.archs import RefineUNet
-from stochastic_refine.inference.tiling import halo_of
 
 PREDICTOR, DENOISER = {}, {'in_channels': 6, 'noise_conditioned': True}
 
@@ -62,29 +61,6 @@ def gflops(net: RefineUNet) -> float:
 
 def test_the_papers_net_sees_286_pixels_far():
     assert meta_net().receptive_radius == 286
-
-
-def reach(net: RefineUNet) -> int:
-    """How many pixels beyond a cell of the pooling grid an input column can lie that changes the cell's output."""
-    cell = net.size_multiple
-    margin = -(-(net.receptive_radius + 4 * cell) // cell) * cell
-    x = torch.zeros(1, 3, cell, 2 * margin + cell, dtype=torch.float64).uniform_().requires_grad_()
-    output = net(x)[..., margin:margin + cell]
-    (gradient, ) = torch.autograd.grad((output * torch.rand_like(output)).sum(), x)
-    columns = gradient.abs().sum((0, 1, 2)).nonzero()
-    assert 0 < columns.min() and columns.max() < x.shape[-1] - 1, 'the image is too small to tell'
-    return int(max(margin - columns.min(), columns.max() - (margin + cell - 1)))
-
-
-@pytest.mark.parametrize('options', [
-    {'num_res_blocks': 3},  # the paper's
-    {'num_res_blocks': 1, 'patch_size': 2},  # the small option files'
-    {'num_res_blocks': 1},
-    {'num_res_blocks': 2, 'channel_mults': (1, 1, 2)},
-], ids=str)
-def test_dependence_reaches_the_declared_radius_and_ends_within_the_halo(options):
-    net = tiny_net(**options).double()
-    assert net.receptive_radius <= reach(net) <= halo_of(net)
 
 
 SIZES = [(1, 1), (1, 9), (7, 13), (3, 2), (17, 33), (8, 16)]
