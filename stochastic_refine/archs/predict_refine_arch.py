@@ -22,10 +22,9 @@ from ..diffusion import (
     to_signed,
 )
 from ..diffusion.samplers import Denoise
-from ..errors import InputError
 from .build import arch, build_arch
 from .pretrained import complete_part, load_part
-from .sampling import Part, Run
+from .sampling import Part, Rules, Run
 
 
 @arch
@@ -80,6 +79,7 @@ class PredictRefineNet(nn.Module):
         self.denoiser = _build_part(denoiser, 'denoiser')
         self.residual_scale = residual_scale
         self.condition = condition
+        self.rules = self.rules_of({'refiner': refiner})
         self.flow = FlowPath(start_noise, residual_scale) if refiner == 'flow' else None
         default = {'sampler': 'ancestral', 'steps': 50, 'final_variance': 0.1} if self.flow is None else {
             'sampler': 'flow_euler', 'steps': 2}
@@ -104,15 +104,20 @@ class PredictRefineNet(nn.Module):
 
     # ------------------------------------------------------------ sampling, by the restorer (:mod:`.sampling`)
 
+    @classmethod
+    def rules_of(cls, options: Mapping[str, Any]) -> Rules:
+        if is_flow(options):
+            return Rules('the refiner is a flow', tuple(FLOW_SAMPLERS), {'sampler': 'flow_euler', 'steps': 2})
+        return Rules('the refiner is a diffusion', tuple(DIFFUSION_SAMPLERS))
+
     @property
     def has_initial(self) -> bool:
         return self.predictor is not None
 
-    def default_point(self) -> dict[str, Any]:
-        return {} if self.flow is None else {'sampler': 'flow_euler', 'steps': 2}
-
-    def check_point(self, point: Any, where: str) -> None:
-        check_refiner(self.flow is not None, point.sampler, where)
+    def trial(self, lq: Tensor) -> list[Tensor]:
+        initial = self.predict(lq)
+        noise = self.denoise(lq, self.conditioning(lq, initial), lq[:, 0, 0, 0] + 1)
+        return [noise] if initial is None else [noise, initial]
 
     def parts(self, point: Any) -> list[Part]:
         denoiser = Part(self.denoiser, self.denoiser_channels, noise_conditioned=True, calls=point.calls)
@@ -239,16 +244,9 @@ class PredictRefineNet(nn.Module):
         return 1 / self.residual_scale if self.condition == 'none' else None
 
 
-def check_refiner(flow: bool, sampler: str, where: str) -> None:
-    """Check that a sampler draws from a flow, or from a diffusion; ``where`` it stands begins the message.
-
-    Raises:
-        InputError: If it is the other's.
-    """
-    if flow != (sampler in FLOW_SAMPLERS):
-        kind, samplers = ('a flow', FLOW_SAMPLERS) if flow else ('a diffusion', DIFFUSION_SAMPLERS)
-        raise InputError(f'{where}: the refiner is {kind}, from which the sampler {sampler} cannot draw; '
-                         f"choose {' or '.join(samplers)}.")
+def is_flow(options: Mapping[str, Any]) -> bool:
+    """Whether the refiner of a network with these options is a flow."""
+    return options.get('refiner') == 'flow'
 
 
 def conditioned_denoiser(denoiser: nn.Module,

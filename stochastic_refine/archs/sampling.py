@@ -6,10 +6,66 @@ outside its own file or folder knows its name. A network without them is determi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
+
+from ..errors import InputError
+from .build import arch_class
+
+#: The name in an operating point of the sampler that a network brings with it, in place of one of :mod:`..diffusion`.
+NATIVE = 'native'
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Which operating points mean something to a network that samples.
+
+    Args:
+        kind: What the network is, for messages: ``the refiner is a flow``.
+        samplers: Those that can draw from it; the first is the default.
+        default: Options of the operating point where nothing else is said.
+        steps: The only number of steps, of a network trained for so many; None for any.
+        guided: Whether ``guidance_scale`` means something, since it is told what the image shows.
+    """
+
+    kind: str
+    samplers: tuple[str, ...]
+    default: Mapping[str, Any] = field(default_factory=dict)
+    steps: int | None = None
+    guided: bool = False
+
+    @classmethod
+    def native(cls, steps: int) -> Rules:
+        """Of a network with a sampler of its own that was trained for so many steps."""
+        return cls('the network has a sampler of its own', (NATIVE, ), {'sampler': NATIVE, 'steps': steps}, steps)
+
+    def check(self, point: Any, where: str) -> None:
+        """Check that an operating point is one of this network's; ``where`` it stands begins the message.
+
+        Raises:
+            InputError: If a setting means nothing here, or a value cannot be.
+        """
+        if point.sampler not in self.samplers:
+            raise InputError(f'{where}: {self.kind}, from which the sampler {point.sampler} cannot draw; '
+                             f"choose {' or '.join(self.samplers)}.")
+        if self.steps is not None and point.steps != self.steps:
+            raise InputError(f'{where}: steps must be {self.steps}, for which the network was trained, got {point.steps}.')
+        if point.guidance_scale is not None and not self.guided:
+            raise InputError(f'{where}: guidance_scale means nothing to a network that is told no text; leave it out.')
+
+
+def rules_of(options: Mapping[str, Any]) -> Rules | None:
+    """The rules of the network of an option dict, which is not built for it; None for a deterministic one.
+
+    Raises:
+        InputError: If no network is called so.
+    """
+    rules = getattr(arch_class(options['type']), 'rules_of', None)
+    return None if rules is None else rules(options)
 
 
 class Part(NamedTuple):
@@ -22,6 +78,8 @@ class Part(NamedTuple):
         calls: Calls per sample at an operating point; 1 for what is computed once per image.
         per_image: Whether it is computed once per image, not once per sample.
         scale: Its input has 1 / scale of the image's sides (8 for the latents of Stable Diffusion).
+        inputs: Makes what one call is given, of a part that wants more than an image and a level, from height and width of its
+            input and a device; what it holds does not matter, only shapes do.
     """
 
     net: nn.Module
@@ -30,6 +88,14 @@ class Part(NamedTuple):
     calls: int = 1
     per_image: bool = False
     scale: int = 1
+    inputs: Callable[[int, int, torch.device | str], tuple[Tensor, ...]] | None = None
+
+    def example(self, height: int, width: int, device: torch.device | str) -> tuple[Tensor, ...]:
+        """What one call is given, for an input of these sides."""
+        if self.inputs is not None:
+            return self.inputs(height, width, device)
+        image = torch.rand(1, self.channels, height, width, device=device)
+        return (image, torch.rand(1, device=device)) if self.noise_conditioned else (image, )
 
 
 class Run(Protocol):
@@ -56,19 +122,18 @@ class Run(Protocol):
 class SamplingNetwork(Protocol):
     """A network that draws samples."""
 
+    rules: Rules
+
+    @classmethod
+    def rules_of(cls, options: Mapping[str, Any]) -> Rules:
+        """The rules of a network with these constructor arguments."""
+
     @property
     def has_initial(self) -> bool:
         """Whether an initial prediction comes before the samples."""
 
-    def check_point(self, point: Any, where: str) -> None:
-        """Check that an operating point is one of this network's; ``where`` it stands begins the message.
-
-        Raises:
-            InputError: If a setting means nothing here, or a value cannot be.
-        """
-
-    def default_point(self) -> dict[str, Any]:
-        """Options of the operating point that a checkpoint without any is run at."""
+    def trial(self, lq: Tensor) -> Sequence[Tensor]:
+        """Every part's output once, cheaply: each must be of the shape of ``lq``, (1, 3, H, W), H and W multiples of 32."""
 
     def parts(self, point: Any) -> Sequence[Part]:
         """The networks that a restoration at this point calls; the last one draws the samples."""

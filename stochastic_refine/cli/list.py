@@ -13,10 +13,11 @@ def add_list(commands: Commands) -> None:
 
 def _run(args: argparse.Namespace) -> None:
     from ..archs import ARCHS
+    from ..archs.sampling import NATIVE
     from ..checkpoints.weights_folder import available_weights
     from ..diffusion import SAMPLERS
     from ..registration import MODELS
-    rows = {'networks': ARCHS, 'models': MODELS, 'samplers': SAMPLERS}
+    rows = {'networks': ARCHS, 'models': MODELS, 'samplers': [*SAMPLERS, NATIVE]}
     for title, names in rows.items():
         print(f'{title}: {", ".join(sorted(names))}')
     print('weights:')

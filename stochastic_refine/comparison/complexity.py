@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..archs.sampling import SamplingNetwork
+from ..archs.sampling import Part, SamplingNetwork
 from ..inference.operating_point import OperatingPoint
 
 #: Side of the square input that mmengine's trace is run on.
@@ -43,8 +43,7 @@ class Complexity:
 def complexity(net: nn.Module,
                height: int = 720,
                width: int = 1280,
-               channels: int = 3,
-               noise_conditioned: bool = False) -> Complexity:
+               part: Part | None = None) -> Complexity:
     """Count the parameters of ``net`` and the operations of one call with an image of this size.
 
     mmengine counts multiply-adds of convolutions, linear layers and matrix products, and a few operations per element for
@@ -54,10 +53,9 @@ def complexity(net: nn.Module,
     its meta device, which computes shapes only: exact for convolutions and matrix products, padding included.
 
     Args:
-        net: Maps (B, channels, H, W), [0, 1], to one image or several. It is copied and left as it is.
+        net: Maps (B, C, H, W), [0, 1], to one image or several. It is copied and left as it is.
         height, width: Size of the image in pixels.
-        channels: Channels of the input.
-        noise_conditioned: Whether it is called as ``net(x, noise_level)``, with noise_level (B,).
+        part: What it is in a network that samples, which tells its inputs; default: it is called with one image.
     """
     if isinstance(net, SamplingNetwork):
         raise ValueError(f'How often a {type(net).__name__} calls its parts depends on the point; use operating_cost.')
@@ -67,10 +65,7 @@ def complexity(net: nn.Module,
     except ImportError:
         return Complexity(params, note='GFLOPs are counted by mmengine, which is not installed; run: pip install mmengine.')
 
-    def inputs(height: int, width: int, device: str) -> tuple[Tensor, ...]:
-        image = torch.rand(1, channels, height, width, device=device)
-        return (image, torch.rand(1, device=device)) if noise_conditioned else (image, )
-
+    inputs = (part or Part(net)).example
     net = copy.deepcopy(net).to('cpu', torch.float32).eval()
     with torch.no_grad():
         analyzer = FlopAnalyzer(net, inputs(TRACED_SIDE, TRACED_SIDE, 'cpu'))
@@ -95,7 +90,7 @@ def operating_cost(net: nn.Module, point: OperatingPoint, height: int = 720, wid
     """What restoring one image costs: each part of a network that samples times its calls, or one call of any other."""
     if not isinstance(net, SamplingNetwork):
         return complexity(net, height, width)
-    parts = [(complexity(part.net, -(-height // part.scale), -(-width // part.scale), part.channels, part.noise_conditioned),
+    parts = [(complexity(part.net, -(-height // part.scale), -(-width // part.scale), part),
               part.calls * (1 if part.per_image else point.num_samples)) for part in net.parts(point)]
     counted = all(part.gflops is not None for part, _ in parts)
     uncounted: dict[str, int] = {}

@@ -15,12 +15,13 @@ from torch import nn
 
 from ..archs.memory_format import placed
 from ..archs.pretrained import complete_options, is_tfjs, read_weights, require_network
+from ..archs.sampling import rules_of
 from ..archs.spandrel_arch import SpandrelNet
 from ..checkpoints.catalogue import catalogue
 from ..checkpoints.sharded import is_sharded
 from ..checkpoints.weights_folder import available_weights, find_weights
 from ..errors import InputError
-from ..inference.operating_point import OperatingPoint, check_tiles_and_windows
+from ..inference.operating_point import OperatingPoint, check_tiles_and_windows, operating_points_of
 from ..inference.weights import build_with_weights, load_network
 from ..registration import register_all
 from ..settings.options_file import read_options_file
@@ -160,9 +161,7 @@ def _from_options_file(name: str, path: Path) -> Network:
         raise InputError(f"{name}: the weights {weights or '(none)'} that {path} names do not exist; train them, or set path: "
                          'pretrain_network_g in a test options file.')
     network = complete_options(opt['network_g'], f'{where}: network_g')
-    points = {}
-    if network.get('type') == 'PredictRefineNet':
-        from ..models.stochastic_refine_model import operating_points_of
-        points = operating_points_of(val, network.get('refiner') == 'flow')
+    rules = rules_of(network) if 'type' in network else None
+    points = {} if rules is None else operating_points_of(val, rules)
     return Network(name, path, Path(weights), network, paths.get('param_key_g') or 'params_ema', points,
                    val.get('precision', 'float32'), val.get('tile'), val.get('crop_size') if val.get('grids') else None)

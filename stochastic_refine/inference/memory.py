@@ -48,7 +48,8 @@ class _LiveTensors(TorchDispatchMode):
         self.now -= self.live.pop(key, 0)
 
 
-def bytes_per_pixel(net: nn.Module, channels: int = 3, noise_conditioned: bool = False) -> float:
+def bytes_per_pixel(net: nn.Module, channels: int = 3, noise_conditioned: bool = False,
+                    inputs: Callable[[int, int, torch.device], tuple[Tensor, ...]] | None = None) -> float:
     """Peak memory of a call per pixel of a (1, channels, H, W) input, as the network computes here and now (autocast).
 
     Measured at the first call by running the network on two small images; kept with the network.
@@ -57,6 +58,7 @@ def bytes_per_pixel(net: nn.Module, channels: int = 3, noise_conditioned: bool =
         net: Maps (B, channels, H, W) to one image or several.
         channels: Channels of its input.
         noise_conditioned: Whether it is called as ``net(x, noise_level)``, with noise_level (B,).
+        inputs: Of :class:`~stochastic_refine.archs.sampling.Part`.
     """
     device = next(net.parameters()).device
     precision = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else torch.float32
@@ -67,6 +69,8 @@ def bytes_per_pixel(net: nn.Module, channels: int = 3, noise_conditioned: bool =
         for side in _SIDES:
             image = torch.zeros(1, channels, side, side, device=device)
             args = (image, torch.ones(1, device=device)) if noise_conditioned else (image, )
+            if inputs is not None:
+                args = inputs(side, side, device)
             peaks.append(_peak(partial(net, *args), device))
         growth = (peaks[1] - peaks[0]) / (_SIDES[1]**2 - _SIDES[0]**2)
         known[key] = _UNSEEN * max(growth, 4.0 * channels)

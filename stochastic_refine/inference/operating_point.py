@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from ..archs.predict_refine_arch import check_refiner
-from ..archs.sampling import SamplingNetwork
-from ..diffusion import FLOW_SAMPLERS, SAMPLERS, TAKE_ETA, FlowSchedule, NoiseSchedule
+from ..archs.sampling import NATIVE, Rules, SamplingNetwork, rules_of
+from ..diffusion import DIFFUSION_SAMPLERS, FLOW_SAMPLERS, TAKE_ETA, FlowSchedule, NoiseSchedule
 from ..errors import InputError
-from ..values import nearest, refuse_unknown, shortened
+from ..values import NAME, nearest, refuse_unknown, shortened
 
 #: Keys of a ``val:`` block that are BasicSR's or our models'; the others describe an operating point.
 VALIDATION_KEYS = {'val_freq', 'save_img', 'metrics', 'pbar', 'suffix', 'precision', 'tile', 'score_input', 'operating_points',
@@ -24,8 +23,10 @@ _MOST = 100_000
 _LEAST_SIGNAL = 1e-72
 #: What a network's own ``sampling`` may say.
 _SAMPLING_KEYS = ('sampler', 'steps', 'final_variance', 'last_time', 'seed', 'clamp', 'eta')
-#: Settings without meaning to a flow, and those without meaning to a diffusion.
-_OF_DIFFUSION, _OF_FLOW = ('final_variance', 'eta', 'grid_steps'), ('last_time', )
+#: Settings that mean something to some samplers only, and to which; the others mean something to all.
+_OWN = {**dict.fromkeys(DIFFUSION_SAMPLERS, ('final_variance', 'eta', 'grid_steps', 'clamp')),
+        **dict.fromkeys(FLOW_SAMPLERS, ('last_time', 'clamp')), NATIVE: ('guidance_scale', )}
+_OF_SOME = tuple(dict.fromkeys(key for keys in _OWN.values() for key in keys))
 
 
 def check_tiles_and_windows(val: Mapping[str, Any]) -> None:
@@ -45,10 +46,11 @@ def check_tiles_and_windows(val: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """Inference settings of a predict-and-refine network (Sec. 4.1).
+    """Inference settings of a network that samples (Sec. 4.1).
 
     Args:
-        sampler: ``ancestral`` (Algorithm 1), ``ddim`` or ``dpmpp_2m``; of a flow ``flow_euler`` or ``flow_heun``.
+        sampler: ``ancestral`` (Algorithm 1), ``ddim`` or ``dpmpp_2m``; of a flow ``flow_euler`` or ``flow_heun``; ``native`` of
+            a network that brings its own.
         steps: T, a flow's K; network calls per sample (``flow_heun`` takes 2 K - 1).
         final_variance: 1 - alpha_T of the linear schedule.
         num_samples: Samples drawn per image.
@@ -59,6 +61,8 @@ class OperatingPoint:
         grid_steps: Steps of the linear schedule if it has more than ``steps``, a multiple of them: every
             ``grid_steps / steps``-th of its levels is visited, the noisiest one first. So are distilled networks sampled.
         last_time: The time of a flow's last call, from 0 (never so many steps) to below 1; None for K even steps.
+        guidance_scale: How far a network that is told what the image shows goes from what it would do untold to what it does
+            so (classifier-free guidance); 1 leaves it at the latter, None at the network's default.
     """
 
     sampler: str = 'ancestral'
@@ -71,10 +75,11 @@ class OperatingPoint:
     clamp: bool = False
     grid_steps: int | None = None
     last_time: float | None = None
+    guidance_scale: float | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.sampler, str) or self.sampler not in SAMPLERS:
-            raise InputError(f'Unknown sampler {shortened(self.sampler)}; {nearest(str(self.sampler)[:80], SAMPLERS)}')
+        if not isinstance(self.sampler, str) or self.sampler not in _OWN:
+            raise InputError(f'Unknown sampler {shortened(self.sampler)}; {nearest(str(self.sampler)[:80], _OWN)}')
         for key, ok, expected in (
             ('steps', _is_int(self.steps) and 1 <= self.steps <= _MOST, f'a whole number from 1 to {_MOST}'),
             ('num_samples', _is_int(self.num_samples) and 1 <= self.num_samples <= _MOST, f'a whole number from 1 to {_MOST}'),
@@ -89,15 +94,18 @@ class OperatingPoint:
         grid = self.grid_steps
         if grid is not None and (not _is_int(grid) or not 1 <= grid <= _MOST or grid % self.steps):
             raise InputError(f'grid_steps must be a multiple of steps up to {_MOST}; got {shortened(grid)} and {self.steps}.')
-        if not self.is_flow and not self.leftover_signal >= _LEAST_SIGNAL:
+        if self.leftover_signal is not None and not self.leftover_signal >= _LEAST_SIGNAL:
             raise InputError(f'final_variance {self.final_variance} over {grid or self.steps} steps leaves a signal of '
                              f'{self.leftover_signal:.0e}, too little to compute with; lower final_variance or the steps.')
         last = self.last_time
         if last is not None and not (_is_number(last) and 0 < last < 1):
             raise InputError(f'last_time must lie between 0 and 1, both excluded, got {shortened(last)}.')
-        for key in ('grid_steps', ) if self.is_flow else _OF_FLOW:
+        scale = self.guidance_scale
+        if scale is not None and not (_is_number(scale) and 0 <= scale <= 1000):
+            raise InputError(f'guidance_scale must be a number from 0 to 1000, got {shortened(scale)}.')
+        for key in ('grid_steps', 'last_time', 'guidance_scale'):
             if getattr(self, key) is not None:
-                raise InputError(self._meaningless(key))
+                self._check_meaning([key])
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], where: str = 'operating point') -> OperatingPoint:
@@ -105,9 +113,7 @@ class OperatingPoint:
         refuse_unknown(options, [field.name for field in dataclasses.fields(cls)], where)
         try:
             point = cls(**options)
-            for key in options if point.is_flow else ():
-                if key in _OF_DIFFUSION:
-                    raise InputError(point._meaningless(key))
+            point._check_meaning(options)
             return point
         except InputError as error:
             raise InputError(f'{where}: {error}') from None
@@ -117,9 +123,13 @@ class OperatingPoint:
         """Whether it is a flow refiner's."""
         return self.sampler in FLOW_SAMPLERS
 
-    def _meaningless(self, key: str) -> str:
-        known = _OF_FLOW if self.is_flow else _OF_DIFFUSION
-        return f'{key} means nothing to the sampler {self.sampler}; leave it out (its own settings: {", ".join(known)}).'
+    def _check_meaning(self, keys: Iterable[str]) -> None:
+        """Raise an InputError at the first of the keys that means nothing to the sampler."""
+        own = _OWN[self.sampler]
+        for key in keys:
+            if key in _OF_SOME and key not in own:
+                raise InputError(f'{key} means nothing to the sampler {self.sampler}; leave it out (its own settings: '
+                                 f'{", ".join(own)}).')
 
     @property
     def calls(self) -> int:
@@ -128,7 +138,7 @@ class OperatingPoint:
 
     @property
     def schedule(self) -> NoiseSchedule | FlowSchedule:
-        """Its inference schedule."""
+        """Its inference schedule; a native sampler has one of its own."""
         if self.is_flow:
             return FlowSchedule.even(self.steps, self.last_time)
         return self._grid if self.grid_steps is None else self._grid.every(self.grid_steps // self.steps)
@@ -140,15 +150,15 @@ class OperatingPoint:
     @property
     def variance(self) -> float | None:
         """``final_variance`` for a table; None where it means nothing."""
-        return None if self.is_flow else self.final_variance
+        return self.final_variance if self.sampler in DIFFUSION_SAMPLERS else None
 
     @property
     def leftover_signal(self) -> float | None:
         """alpha-bar at T: the share of the signal that the schedule leaves there, although sampling starts from pure noise.
 
-        None for a flow, which starts at the initial prediction.
+        None for a flow, which starts at the initial prediction, and for native samplers.
         """
-        return None if self.is_flow else self._grid.alpha_bars[-1].item()
+        return None if self.variance is None else self._grid.alpha_bars[-1].item()
 
     @property
     def words(self) -> str:
@@ -174,20 +184,42 @@ class OperatingPoint:
         """
         given = {key: value for key, value in changes.items() if value is not None}
         point = dataclasses.replace(self, **given)
-        for key in given if point.is_flow else ():
-            if key in _OF_DIFFUSION:
-                raise InputError(point._meaningless(key))
+        point._check_meaning(given)
         return point
 
     def as_options(self) -> dict[str, Any]:
         """The plain dict that :meth:`from_options` takes; without what is not set or means nothing."""
         return {key: value for key, value in dataclasses.asdict(self).items()
-                if value is not None and not (self.is_flow and key in _OF_DIFFUSION)}
+                if value is not None and not (key in _OF_SOME and key not in _OWN[self.sampler])}
 
 
 def default_point(net: nn.Module) -> OperatingPoint:
     """Where a network is run whose checkpoint says nothing of it."""
-    return OperatingPoint(**net.default_point()) if isinstance(net, SamplingNetwork) else OperatingPoint()
+    return OperatingPoint(**net.rules.default) if isinstance(net, SamplingNetwork) else OperatingPoint()
+
+
+def operating_points_of(val: Mapping[str, Any], rules: Rules) -> dict[str, OperatingPoint]:
+    """The named operating points of a ``val:`` block, for a network with these rules.
+
+    Raises:
+        InputError: If a key or a value is wrong, naming it.
+    """
+    named = val.get('operating_points')
+    single = {key: value for key, value in val.items() if key not in VALIDATION_KEYS}
+    if named is None:
+        return {'sample': OperatingPoint.from_options({**rules.default, **single}, 'val')}
+    if single:
+        raise InputError(f"val: '{next(iter(single))}' belongs into one of the operating_points, since there are some.")
+    if not isinstance(named, Mapping) or not all(isinstance(options, Mapping) for options in named.values()):
+        raise InputError('val: operating_points must hold named blocks, for example {ours: {sampler: ancestral, steps: 50}}.')
+    for name in named:
+        if not NAME.fits(name):  # of saved images
+            raise InputError(f'val: operating_points: a name must be {NAME.words}, got {shortened(name)}.')
+    for name in ('initial', 'input'):
+        if name in named:
+            raise InputError(f"val: operating_points: '{name}' is the name of the {name}'s own scores; choose another one.")
+    return {name: OperatingPoint.from_options({**rules.default, **options}, f'val: operating_points: {name}')
+            for name, options in named.items()}
 
 
 def check_sampling(network: Mapping[str, Any], where: str) -> None:
@@ -196,11 +228,13 @@ def check_sampling(network: Mapping[str, Any], where: str) -> None:
     Raises:
         InputError: Naming the wrong key or value.
     """
-    sampling = dict(network.get('sampling') or {})
+    if not network.get('sampling'):
+        return
+    sampling, rules = dict(network['sampling']), rules_of(network)
+    if rules is None:  # the word means something else there
+        return
     refuse_unknown(sampling, _SAMPLING_KEYS, f'{where}: sampling')
-    flow = network.get('refiner') == 'flow'
-    point = OperatingPoint.from_options({'sampler': 'flow_euler', **sampling} if flow else sampling, f'{where}: sampling')
-    check_refiner(flow, point.sampler, f'{where}: sampling')
+    rules.check(OperatingPoint.from_options({**rules.default, **sampling}, f'{where}: sampling'), f'{where}: sampling')
 
 
 def _is_int(value: Any) -> bool:

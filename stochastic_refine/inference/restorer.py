@@ -193,7 +193,7 @@ class Restorer:
     def _drawing(self, lq: Tensor, point: OperatingPoint, batches: Sequence[range],
                  initial: Tensor | None) -> tuple[Tensor | None, Callable[[range], Tensor]]:
         """The initial prediction, (1, 3, H, W), and what draws the samples of a batch, (B, 3, H, W), [0, 1]."""
-        self.net.check_point(point, 'These weights')
+        self.net.rules.check(point, 'These weights')
         return self.net.begin(lq, initial, point, batches, self)
 
     # ---------------------------------------------------------------- what a network that samples asks for (archs.sampling.Run)
@@ -254,7 +254,7 @@ class Restorer:
         return BlendedNet(net, tile, self.advance)
 
     def _bytes_per_pixel(self, part: Part) -> float:
-        return bytes_per_pixel(part.net, part.channels, part.noise_conditioned) / part.scale**2
+        return bytes_per_pixel(part.net, part.channels, part.noise_conditioned, part.inputs) / part.scale**2
 
     def _batch(self, lq: Tensor, point: OperatingPoint) -> int:
         """How many samples of this image to draw at once."""

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ..archs.build import ARCHS, build_arch, check_arch_options, plan_arch, without_pretrained
-from ..archs.predict_refine_arch import PredictRefineNet, final_output
+from ..archs.predict_refine_arch import final_output
 from ..archs.pretrained import read_weights, require_network
+from ..archs.sampling import SamplingNetwork
 from ..archs.spandrel_arch import SpandrelNet
 from ..checkpoints import Checkpoint, check_fit, load_weights
 from ..errors import InputError, words_of
@@ -103,12 +104,7 @@ def check_runs(net: nn.Module, where: str) -> None:
     try:
         with torch.no_grad():
             net.eval()
-            if isinstance(net, PredictRefineNet):
-                initial = net.predict(lq)
-                noise = net.denoise(lq, net.conditioning(lq, initial), lq[:, 0, 0, 0] + 1)
-                outputs = [noise] if initial is None else [noise, initial]
-            else:
-                outputs = [final_output(net, net(lq))]
+            outputs = net.trial(lq) if isinstance(net, SamplingNetwork) else [final_output(net, net(lq))]
     except Exception as error:  # wrong numbers of channels, mostly
         raise InputError(f'{where}: {type(net).__name__} with these options cannot restore an image ({words_of(error)}); '
                          'correct them, the numbers of channels first.') from error

@@ -12,7 +12,7 @@ import torch
 from basicsr.utils import get_root_logger
 from torch import Tensor
 
-from ..archs.predict_refine_arch import PredictRefineNet
+from ..archs.predict_refine_arch import PredictRefineNet, is_flow
 from ..diffusion import distillation_target
 from ..errors import InputError
 from ..inference.operating_point import VALIDATION_KEYS, OperatingPoint
@@ -98,7 +98,7 @@ class ProgressiveDistillationModel(StochasticRefineModel):
         super().check_options(opt)
         if not opt['is_train']:
             return
-        if opt['network_g'].get('refiner') == 'flow':
+        if is_flow(opt['network_g']):
             raise InputError('network_g: refiner: a flow needs no distillation, since it samples in one or two calls already; '
                              'distil a diffusion, or train the flow with StochasticRefineModel.')
         predictor, denoiser = (opt['network_g'].get(key) or {} for key in ('predictor', 'denoiser'))

@@ -179,8 +179,7 @@ def _check_network(options: Any, where: str) -> None:
     """Check a network's keys, and those of the networks that are parts of it."""
     check_arch_options(options, where)
     check_arguments(arch_class(options['type']), options, where)
-    if options['type'] == 'PredictRefineNet':
-        check_sampling(options, where)
+    check_sampling(options, where)
     for key, part in options.items():
         if isinstance(part, Mapping) and ('type' in part or key in ('predictor', 'denoiser')):
             _check_network({k: v for k, v in part.items() if k not in ('pretrained', 'frozen')}, f'{where}: {key}')

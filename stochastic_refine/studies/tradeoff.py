@@ -73,7 +73,7 @@ def tradeoff_study(images: Sequence[ImagePair],
         rows.append(row)
         before = values
         words.append(f'knob {position:g}: ' + ', '.join(f'{COLUMNS[key].title} {row[key]:.4f}' for key in keys)
-                     + f' ({point.steps} steps, ' + ('' if point.is_flow else f'final variance {point.final_variance:.3g}, ')
+                     + f' ({point.steps} steps, ' + ('' if point.variance is None else f'final variance {point.variance:.3g}, ')
                      + (f'mean of {point.num_samples})' if point.average and point.num_samples > 1 else 'one sample)'))
     for key in keys:
         wrong = [row['tradeoff'] for row in rows[1:] if _reversal(key, row)]

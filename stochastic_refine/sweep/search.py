@@ -80,7 +80,7 @@ def sweep(network: Network,
                   output / 'images' if save else None)
     net = load_once(network, fingerprint, str(place))
     for cell in cells:
-        net.check_point(cell, network.name)
+        net.rules.check(cell, network.name)
     predicts = net.has_initial
     better = (COLUMNS[pair[0]].better, COLUMNS[pair[1]].better)
     rows: dict[OperatingPoint, Row] = {}

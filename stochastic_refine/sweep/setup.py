@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
+from ..archs.sampling import NATIVE
 from ..checkpoints import read_checkpoint, write_metadata
 from ..comparison.images import ImagePair, pairs_of_data_folder, pairs_of_folders, pairs_of_options
 from ..comparison.scoring import IMAGE_METRICS, unavailable_metrics
@@ -44,7 +45,10 @@ def grid(steps: Sequence[int] = STEPS,
     cells = []
     for sampler, T, count in product(samplers, steps, counts):
         shared = {'sampler': sampler, 'steps': T, 'num_samples': count, 'average': count > 1, 'clamp': clamp}
-        if sampler in FLOW_SAMPLERS:
+        if sampler == NATIVE:
+            shared.pop('clamp')
+            cells.append(OperatingPoint(**shared))
+        elif sampler in FLOW_SAMPLERS:
             cells += [OperatingPoint(**shared, last_time=last if T > 1 else None) for last in last_times]
         else:
             cells += [OperatingPoint(**shared, final_variance=final_variance, eta=eta)

@@ -122,7 +122,7 @@ def cell_name(cell: OperatingPoint) -> str:
     """A cell's name in tables and as a folder, for example ``ancestral-T10-v0.5-n8``."""
     eta = f'-eta{cell.eta:g}' if cell.sampler in TAKE_ETA else ''
     clamp = '-clamp' if cell.clamp else ''
-    start = '' if cell.is_flow else f'-v{cell.final_variance:g}'
+    start = '' if cell.variance is None else f'-v{cell.final_variance:g}'
     last = '' if cell.last_time is None else f'-t{cell.last_time:g}'
     return f'{cell.sampler}-T{cell.steps}{start}{last}{eta}{clamp}-n{cell.num_samples}'
 
