@@ -1,5 +1,7 @@
 """Networks: plain ``nn.Module`` classes that import no BasicSR, one published network per file."""
 
+from importlib import import_module
+
 from .build import ARCHS, arch_class, build_arch
 from .dbgan_arch import DBGAN
 from .deblurganv2_arch import DeblurGANv2
@@ -21,3 +23,6 @@ __all__ = [
     'MPRNet', 'MultiScaleDiscriminator', 'NAFNet', 'NAFNetLocal', 'NLayerDiscriminator', 'PredictRefineNet', 'RefineUNet',
     'Restormer', 'SAPHNet', 'SimpleNet', 'arch_class', 'build_arch', 'fftformer',
 ]
+
+# A room above this one has networks too. Imports run down; so it is named here, and they list themselves.
+import_module('stochastic_refine.latent')

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..values import shortened
 from .build import arch_class
 
 #: The name in an operating point of the sampler that a network brings with it, in place of one of :mod:`..diffusion`.
@@ -29,7 +30,9 @@ class Rules:
         samplers: Those that can draw from it; the first is the default.
         default: Options of the operating point where nothing else is said.
         steps: The only number of steps, of a network trained for so many; None for any.
-        guided: Whether ``guidance_scale`` means something, since it is told what the image shows.
+        guided: Whether it is told what the image shows, so that ``prompt``, ``negative_prompt`` and ``guidance_scale`` mean
+            something.
+        starts: Values of ``start`` that it knows; none where there is no choice.
     """
 
     kind: str
@@ -37,6 +40,7 @@ class Rules:
     default: Mapping[str, Any] = field(default_factory=dict)
     steps: int | None = None
     guided: bool = False
+    starts: tuple[str, ...] = ()
 
     @classmethod
     def native(cls, steps: int) -> Rules:
@@ -54,8 +58,15 @@ class Rules:
                              f"choose {' or '.join(self.samplers)}.")
         if self.steps is not None and point.steps != self.steps:
             raise InputError(f'{where}: steps must be {self.steps}, for which the network was trained, got {point.steps}.')
-        if point.guidance_scale is not None and not self.guided:
-            raise InputError(f'{where}: guidance_scale means nothing to a network that is told no text; leave it out.')
+        for key in () if self.guided else ('guidance_scale', 'prompt', 'negative_prompt'):
+            if getattr(point, key) is not None:
+                raise InputError(f'{where}: {key} means nothing to a network that is told no text; leave it out.')
+        if point.is_guided and (point.prompt or '') == (point.negative_prompt or ''):
+            raise InputError(f'{where}: guidance_scale {point.guidance_scale:g} leads from negative_prompt to prompt, which '
+                             'are the same; give a prompt, or leave it out.')
+        if point.start is not None and point.start not in self.starts:
+            choice = f"choose {' or '.join(self.starts)}" if self.starts else 'it has one start alone; leave it out'
+            raise InputError(f'{where}: start {shortened(point.start)} means nothing to this network; {choice}.')
 
 
 def rules_of(options: Mapping[str, Any]) -> Rules | None:

@@ -35,6 +35,11 @@ def add_restore(commands: Commands) -> None:
     parser.add_argument('--final-variance', type=float, help='noise variance of the last step of the schedule')
     parser.add_argument('--last-time', type=float, help="time of a flow's last call, between 0 and 1")
     parser.add_argument('--eta', type=float, help='share of fresh noise in ddim and dpmpp_2m, 0 to 1')
+    parser.add_argument('--guidance-scale', type=float, help='of a network that is told what the photo shows: how far to go '
+                                                             'from the negative prompt to the prompt')
+    parser.add_argument('--prompt', help='what it is told')
+    parser.add_argument('--negative-prompt', help='what it is to keep away from')
+    parser.add_argument('--start', help='what the sampling starts with, of a network that has the choice')
     parser.add_argument('--clamp', action=argparse.BooleanOptionalAction, help='keep each step in the valid range')
     parser.add_argument('--keep-sharp', action=argparse.BooleanOptionalAction, default=True,
                         help='leave what is sharp already as it is (default: yes)')
@@ -49,7 +54,8 @@ def add_restore(commands: Commands) -> None:
 def _run(args: argparse.Namespace) -> int:
     check_at_least(args, workers=1)
     from ..inference.folder import restore_photos
-    changes = {key: getattr(args, key) for key in ('sampler', 'steps', 'final_variance', 'last_time', 'eta', 'clamp')}
+    changes = {key: getattr(args, key) for key in ('sampler', 'steps', 'final_variance', 'last_time', 'eta', 'clamp',
+                                                   'guidance_scale', 'prompt', 'negative_prompt', 'start')}
     return restore_photos(
         args.inputs, args.output, weights=args.weights, save=args.save.split(','), overwrite=args.overwrite,
         recursive=args.recursive, device=args.device, precision=args.precision, tile=_tile(args.tile), point=args.point,

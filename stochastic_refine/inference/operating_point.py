@@ -19,13 +19,16 @@ VALIDATION_KEYS = {'val_freq', 'save_img', 'metrics', 'pbar', 'suffix', 'precisi
                    'grids', 'crop_size'}
 #: More steps or samples than anyone has a use for: a slip of the pen, or a trap in a checkpoint.
 _MOST = 100_000
+#: Of a prompt; networks read the first 77 tokens or so.
+_LONGEST = 2000
 #: The least alpha-bar that samplers can compute with: they divide by its root, in float32.
 _LEAST_SIGNAL = 1e-72
 #: What a network's own ``sampling`` may say.
 _SAMPLING_KEYS = ('sampler', 'steps', 'final_variance', 'last_time', 'seed', 'clamp', 'eta')
 #: Settings that mean something to some samplers only, and to which; the others mean something to all.
 _OWN = {**dict.fromkeys(DIFFUSION_SAMPLERS, ('final_variance', 'eta', 'grid_steps', 'clamp')),
-        **dict.fromkeys(FLOW_SAMPLERS, ('last_time', 'clamp')), NATIVE: ('guidance_scale', )}
+        **dict.fromkeys(FLOW_SAMPLERS, ('last_time', 'clamp')),
+        NATIVE: ('guidance_scale', 'prompt', 'negative_prompt', 'start')}
 _OF_SOME = tuple(dict.fromkeys(key for keys in _OWN.values() for key in keys))
 
 
@@ -62,7 +65,9 @@ class OperatingPoint:
             ``grid_steps / steps``-th of its levels is visited, the noisiest one first. So are distilled networks sampled.
         last_time: The time of a flow's last call, from 0 (never so many steps) to below 1; None for K even steps.
         guidance_scale: How far a network that is told what the image shows goes from what it would do untold to what it does
-            so (classifier-free guidance); 1 leaves it at the latter, None at the network's default.
+            so (classifier-free guidance); 1 leaves it at the latter and costs one call a step, anything else two.
+        prompt, negative_prompt: What such a network is told, and what it is to keep away from; '' unless given.
+        start: What a network that has the choice starts with.
     """
 
     sampler: str = 'ancestral'
@@ -76,6 +81,9 @@ class OperatingPoint:
     grid_steps: int | None = None
     last_time: float | None = None
     guidance_scale: float | None = None
+    prompt: str | None = None
+    negative_prompt: str | None = None
+    start: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.sampler, str) or self.sampler not in _OWN:
@@ -103,7 +111,10 @@ class OperatingPoint:
         scale = self.guidance_scale
         if scale is not None and not (_is_number(scale) and 0 <= scale <= 1000):
             raise InputError(f'guidance_scale must be a number from 0 to 1000, got {shortened(scale)}.')
-        for key in ('grid_steps', 'last_time', 'guidance_scale'):
+        for key in ('prompt', 'negative_prompt', 'start'):
+            if not (getattr(self, key) is None or isinstance(getattr(self, key), str) and len(getattr(self, key)) <= _LONGEST):
+                raise InputError(f'{key} must be text of up to {_LONGEST} characters, got {shortened(getattr(self, key))}.')
+        for key in ('grid_steps', 'last_time', *_OWN[NATIVE]):
             if getattr(self, key) is not None:
                 self._check_meaning([key])
 
@@ -134,7 +145,14 @@ class OperatingPoint:
     @property
     def calls(self) -> int:
         """Calls of the denoiser per sample."""
+        if self.is_guided:
+            return 2 * self.steps
         return 2 * self.steps - 1 if self.sampler == 'flow_heun' else self.steps
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether each step takes two calls: with the prompt, and with the negative one."""
+        return self.guidance_scale not in (None, 1)
 
     @property
     def schedule(self) -> NoiseSchedule | FlowSchedule:

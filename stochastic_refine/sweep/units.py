@@ -124,7 +124,8 @@ def cell_name(cell: OperatingPoint) -> str:
     clamp = '-clamp' if cell.clamp else ''
     start = '' if cell.variance is None else f'-v{cell.final_variance:g}'
     last = '' if cell.last_time is None else f'-t{cell.last_time:g}'
-    return f'{cell.sampler}-T{cell.steps}{start}{last}{eta}{clamp}-n{cell.num_samples}'
+    guidance = '' if cell.guidance_scale is None else f'-g{cell.guidance_scale:g}'
+    return f'{cell.sampler}-T{cell.steps}{start}{last}{eta}{guidance}{clamp}-n{cell.num_samples}'
 
 
 def read_unit(unit: Unit) -> dict[str, Any] | None:

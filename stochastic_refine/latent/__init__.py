@@ -1,0 +1,14 @@
+"""Systems that diffuse latents: one folder each, on the base that they share.
+
+Importing this room lists every system's networks (:func:`~stochastic_refine.archs.build.arch`). ``diffusers`` and
+``transformers``, an extra, are imported only when one is built.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+for _system in pkgutil.iter_modules(__path__):
+    if _system.ispkg:
+        importlib.import_module(f'.{_system.name}', __name__)

@@ -1,0 +1,1 @@
+"""A ControlNet on Stable Diffusion 2.1 that sees the blurred image's latent: the baseline of DeblurDiff's tables."""
