@@ -43,6 +43,8 @@ setup(
         'mmengine': ['mmengine>=0.10.4'],
         # networks that this package has not itself
         'spandrel': ['spandrel>=0.4.0'],
+        # systems on Stable Diffusion
+        'latent': ['diffusers>=0.36', 'transformers>=5.0'],
         # published weights on Google Drive
         'drive': ['gdown>=5.0'],
         'demo': ['scikit-image>=0.22'],
@@ -53,7 +55,7 @@ setup(
         # Tests of pages also need a browser: Chromium or Chrome, on the PATH or named in CHROMIUM
         'test': ['pytest>=7.4', 'scikit-image>=0.22', 'scipy>=1.11', 'lpips>=0.1.4', 'torch-fidelity>=0.3.0',
                  'mmengine>=0.10.4', 'stlpips-pytorch>=0.0.2', 'ipython', 'torchsummary', 'choix>=0.3.5', 'matplotlib>=3.8',
-                 'spandrel>=0.4.0', 'playwright>=1.49'],
+                 'spandrel>=0.4.0', 'playwright>=1.49', 'diffusers>=0.36', 'transformers>=5.0'],
     },
     entry_points={'console_scripts': ['stochastic-refine = stochastic_refine.cli:main']},
     classifiers=[

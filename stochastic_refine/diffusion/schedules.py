@@ -1,6 +1,6 @@
 """Noise schedules: tables of alpha and alpha-bar, and the continuous-level draw used in training.
 
-"Linear" here always means that the betas (1 - alpha) are linear in t, not their square roots.
+"Linear" here means that the betas (1 - alpha) are linear in t, not their square roots; those are in "scaled linear".
 """
 
 from __future__ import annotations
@@ -50,6 +50,25 @@ class NoiseSchedule:
     def training(cls) -> NoiseSchedule:
         """The schedule whose levels training covers: 2000 steps, 1 - alpha from 1e-6 to 0.01 (design of WaveGrad and SR3)."""
         return cls.linear(2000, 1e-6, 0.01)
+
+    @classmethod
+    def scaled_linear(cls, steps: int, initial_variance: float, final_variance: float) -> NoiseSchedule:
+        """Betas whose square roots are linear, as Stable Diffusion's are."""
+        return cls(torch.linspace(initial_variance**0.5, final_variance**0.5, steps, dtype=torch.float64, device='cpu')**2)
+
+    def spaced(self, steps: int) -> tuple[NoiseSchedule, list[int]]:
+        """A schedule of fewer steps, evenly spread with the first and the last among them, and which of this one's they are.
+
+        As in improved DDPM (Nichol and Dhariwal, 2021); steps are counted from 0.
+
+        Raises:
+            ValueError: If there are not so many.
+        """
+        if not 1 <= steps <= self.steps:
+            raise ValueError(f'of {self.steps} steps, {steps} cannot be taken.')
+        chosen = [round(i * (self.steps - 1) / (steps - 1)) for i in range(steps)] if steps > 1 else [self.steps - 1]
+        alpha_bars = torch.cat([torch.ones(1, dtype=torch.float64), self.alpha_bars[chosen]])
+        return NoiseSchedule(1 - alpha_bars[1:] / alpha_bars[:-1]), chosen
 
     def every(self, stride: int) -> NoiseSchedule:
         """The schedule of ``steps / stride`` steps that visits every ``stride``-th level of this one, alpha_bar_T among them.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -69,7 +70,14 @@ def configs(channels: int = 320,
 
 
 def build_unet(config: Mapping[str, Any]) -> nn.Module:
-    return require('diffusers').UNet2DConditionModel(**config)
+    """A ``UNet2DConditionModel``."""
+    return require('diffusers').UNet2DConditionModel.from_config(dict(config))
+
+
+def build_text(config: Mapping[str, Any]) -> nn.Module:
+    """A ``CLIPTextModel``."""
+    transformers = require('transformers')
+    return transformers.CLIPTextModel(transformers.CLIPTextConfig(**config)).requires_grad_(False).eval()
 
 
 def build_control(config: Mapping[str, Any], in_channels: int) -> nn.Module:
@@ -79,8 +87,9 @@ def build_control(config: Mapping[str, Any], in_channels: int) -> nn.Module:
         config: Of the U-Net that it controls.
         in_channels: Of both together.
     """
-    own = {key: value for key, value in config.items() if key not in ('up_block_types', 'out_channels', 'in_channels')}
-    control = require('diffusers').ControlNetModel(in_channels=in_channels, **own)
+    cls = require('diffusers').ControlNetModel
+    own = {key: value for key, value in config.items() if key in inspect.signature(cls).parameters}
+    control = cls.from_config({**own, 'in_channels': in_channels})
     control.controlnet_cond_embedding = nn.Identity()  # the published one is of images, in pixels, and added after it
     return control
 
@@ -132,17 +141,16 @@ class StableDiffusion(nn.Module):
 
     def __init__(self, parts: Configs, tokenizer: str | None = None) -> None:
         super().__init__()
-        diffusers, transformers = require('diffusers'), require('transformers')
         self.unet = build_unet(parts.unet)
-        self.vae = diffusers.AutoencoderKL(**parts.vae)
-        self.text = transformers.CLIPTextModel(transformers.CLIPTextConfig(**parts.text))
+        self.vae = require('diffusers').AutoencoderKL.from_config(dict(parts.vae))
+        self.text = build_text(parts.text)
         self.tokenizer = tokenizer
         self._contexts: dict[tuple[str, torch.device], Tensor] = {}
         self.requires_grad_(False)
         self.eval()
 
     def train(self, mode: bool = True) -> StableDiffusion:
-        """Stay in evaluation mode, except for the flag by which diffusers knows that gradients are wanted."""
+        """Stay in evaluation mode."""
         return super().train(False)
 
     def economise(self,

@@ -1,1 +1,5 @@
-"""DeblurDiff (Kong et al., NeurIPS 2025): latent kernel prediction and element-wise adaptive convolution in Stable Diffusion."""
+"""DeblurDiff (Kong et al., NeurIPS 2025): a network in Stable Diffusion predicts a blur kernel for each latent pixel."""
+
+from .deblurdiff_arch import DeblurDiff
+
+__all__ = ['DeblurDiff']

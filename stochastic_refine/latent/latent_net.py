@@ -1,0 +1,207 @@
+"""LatentNet: what every network on Stable Diffusion has in common; it is restored with, scored and trained like all others."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..archs.sampling import NATIVE, Part, Rules, Run
+from ..diffusion import NoiseSchedule, SampleNoise, ancestral, forward_marginal, to_signed
+from ..inference.operating_point import default_point
+from ..inference.restorer import Restorer
+from .base_weights import SD21, Version, shared_base
+from .images import low_frequencies, match_colours
+from .stable_diffusion import SCALE, Decoder, Encoder, StableDiffusion, configs, pad_to
+
+#: Latent channels.
+_CHANNELS = 4
+
+
+class LatentNet(nn.Module):
+    """A network that draws samples by denoising latents of Stable Diffusion, seeing the blurred image's latent.
+
+    A system is a subclass that builds its trained parts in its constructor and ends with :meth:`complete`, to which it gives
+    the module that denoises: ``denoiser(x, t, context)``, x (B, 8, h, w) with the noisy latent first and the blurred one after
+    it, t (B,), context (1 or B, 77, C), gives the predicted noise, (B, 4, h, w). It trains by :meth:`targets`.
+
+    Args:
+        base: Stable Diffusion's weights: a diffusers folder, a single file, or a repository of a hub that is on this machine.
+            They stay frozen, are shared by all networks that use them and are in no checkpoint. None: the network has a base of
+            its own, which is in its checkpoint, as in the authors' files.
+        base_size: Of a base of its own, if not Stable Diffusion 2.1: arguments of
+            :func:`~stochastic_refine.latent.stable_diffusion.configs`.
+        base_precision: Of the base's weights, which are cast once.
+        attention_window: Side of the windows of a feature map within which its pixels attend to each other; None for all.
+        attention_slicing: Compute attention one head after the other.
+        vae_tiling: Encode and decode images of more than 512 pixels in overlapping tiles; the blurred image's latent is then
+            the mode, not a draw.
+        gradient_checkpointing: Compute activations again in the backward pass.
+    """
+
+    #: The Stable Diffusion that it is built on.
+    version: ClassVar[Version] = SD21
+    #: Steps from no noise to noise alone, in training.
+    schedule: ClassVar[NoiseSchedule] = NoiseSchedule.scaled_linear(1000, 0.00085, 0.012)
+    #: Image sides are padded with zeros to a multiple of this.
+    multiple: ClassVar[int] = 64
+    #: Names of the pairs that :meth:`forward` gives a training, each with the loss that is published for it.
+    losses: ClassVar[Mapping[str, str]] = {'noise': 'MSELoss'}
+
+    def __init__(self,
+                 base: str | None = None,
+                 base_size: Mapping[str, Any] | None = None,
+                 base_precision: Literal['float32', 'bfloat16'] = 'float32',
+                 attention_window: int | None = None,
+                 attention_slicing: bool = False,
+                 vae_tiling: bool = False,
+                 gradient_checkpointing: bool = False) -> None:
+        super().__init__()
+        if base is not None and base_size is not None:
+            raise ValueError('base_size describes a base of its own, and base names one; give one of them.')
+        self.rules = self.rules_of({})
+        self.vae_tiling = vae_tiling
+        self.savings = {'attention_window': attention_window, 'attention_slicing': attention_slicing,
+                        'gradient_checkpointing': gradient_checkpointing}
+        self.shares_base = base is not None
+        if base is None:
+            self.base = StableDiffusion(configs(**(base_size or {}))).to(getattr(torch, base_precision)).economise(
+                vae_tiling=vae_tiling, **self.savings)
+        else:
+            self.__dict__['base'] = shared_base(base, self.version, getattr(torch, base_precision), vae_tiling=vae_tiling,
+                                                **self.savings)
+
+    def complete(self, denoiser: nn.Module) -> None:
+        """Set what denoises, reads and makes images: modules that hold the network's parts and are no parts themselves."""
+        self.__dict__.update(_denoiser=denoiser, _encoder=Encoder(self.base.vae), _decoder=Decoder(self.base.vae))
+
+    # ---------------------------------------------------------------- one base for all
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LatentNet:
+        """A shared base follows the network to its device; it keeps its precision."""
+        if self.shares_base:
+            self.base.to(fn(torch.empty(0)).device)
+        return super()._apply(fn, recurse)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> LatentNet:
+        if self.shares_base:
+            memo.update({id(module): module for module in self.base.modules()})
+        clone = type(self).__new__(type(self))
+        memo[id(self)] = clone
+        clone.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return clone
+
+    # ---------------------------------------------------------------- sampling, by the restorer (:mod:`..archs.sampling`)
+
+    @classmethod
+    def rules_of(cls, options: Mapping[str, Any]) -> Rules:
+        return Rules('the network diffuses latents by the steps it was trained with', (NATIVE, ),
+                     {'sampler': NATIVE, 'steps': 50}, guided=True, starts=('noise', 'low_frequencies'))
+
+    @property
+    def has_initial(self) -> bool:
+        return False
+
+    def trial(self, lq: Tensor) -> list[Tensor]:
+        latent = self._encoder(pad_to(lq, self.multiple))[:, :_CHANNELS]
+        noise = self._denoiser(torch.cat([latent, latent], dim=1), latent.new_ones(1), self.base.context('', lq.device))
+        return [self._decoder(noise)[..., :lq.shape[-2], :lq.shape[-1]]]
+
+    def parts(self, point: Any) -> list[Part]:
+        def inputs(height: int, width: int, device: torch.device | str) -> tuple[Tensor, ...]:
+            side = self.multiple // SCALE
+            height, width = height + -height % side, width + -width % side
+            context = torch.zeros(1, 77, self.base.unet.config.cross_attention_dim, device=device)
+            return torch.zeros(1, 2 * _CHANNELS, height, width, device=device), torch.ones(1, device=device), context
+
+        return [Part(self._encoder, per_image=True), Part(self._decoder, _CHANNELS, scale=SCALE),
+                Part(self._denoiser, 2 * _CHANNELS, noise_conditioned=True, calls=point.calls, scale=SCALE, inputs=inputs)]
+
+    def predict_initial(self, lq: Tensor, run: Run) -> Tensor | None:
+        return None
+
+    def begin(self, lq: Tensor, initial: Tensor | None, point: Any, batches: Sequence[range],
+              run: Run) -> tuple[Tensor | None, Callable[[range], Tensor]]:
+        """A seed's noise is, in this order, that of the blurred latent, that to start with, and that of each step."""
+        padded = pad_to(lq, self.multiple)
+        size = tuple(side // SCALE for side in padded.shape[-2:])
+        denoiser = run.tiled(self.parts(point)[-1], padded, max(map(len, batches)), sampling=True)
+        from_low = point.start == 'low_frequencies'
+        run.start(1 + from_low + len(batches) * (point.calls * denoiser.calls(*size) + 1))
+
+        def encoded(image: Tensor) -> Tensor:
+            moments = self._encoder(image)
+            run.advance()
+            return moments
+
+        blurred = encoded(padded)
+        low = encoded(to_signed(pad_to(low_frequencies(lq), self.multiple))) if from_low else None
+        context = self.base.context(point.prompt or '', lq.device)
+        unguided = self.base.context(point.negative_prompt or '', lq.device) if point.is_guided else None
+        schedule, steps = self.schedule.spaced(point.steps)
+        step_of = dict(zip(schedule.levels, steps))
+
+        def draw(seeds: range) -> Tensor:
+            noise = SampleNoise(seeds, (_CHANNELS, *size), lq.device)
+            seen = self._draw_latent(blurred, noise())
+
+            def denoise(z: Tensor, level: float) -> Tensor:
+                t = torch.full((len(z), ), float(step_of[level]), device=z.device)
+                eps = denoiser([z, seen], t, context)
+                if unguided is None:
+                    return eps
+                without = denoiser([z, seen], t, unguided)
+                return without + point.guidance_scale * (eps - without)
+
+            start = noise()
+            if low is not None:
+                start = forward_marginal(low[:, :_CHANNELS] * self._factor, start, self.schedule.alpha_bars[-1].item())
+            image = self._decoder(ancestral(denoise, start, schedule, noise))[..., :lq.shape[-2], :lq.shape[-1]]
+            run.advance()
+            return match_colours((image + 1) / 2, lq).clamp_(0, 1)
+
+        return None, draw
+
+    # ---------------------------------------------------------------- training
+
+    def forward(self, lq: Tensor, gt: Tensor | None = None) -> Tensor | dict[str, tuple[Tensor, Tensor]]:
+        """Restore ``lq``, or with ``gt`` return what losses need.
+
+        Args:
+            lq: Blurred image, (B, 3, H, W), [0, 1].
+            gt: Sharp image like ``lq``, H and W multiples of 64; given in training only.
+
+        Returns:
+            Without ``gt`` one sample like ``lq``, the same at each call. With it a prediction and its target for each of
+            :attr:`losses`, at one random step per image.
+        """
+        if gt is None:
+            restorer, point = Restorer(self), default_point(self)
+            return torch.stack([restorer.restore(image, point).image for image in lq]).clone()
+        with torch.no_grad():
+            blurred, sharp = (self._draw_latent(moments, torch.randn_like(moments[:, :_CHANNELS]))
+                              for moments in (self._encoder(lq), self._encoder(to_signed(gt))))
+            context = self.base.context('', lq.device)
+        t = torch.randint(self.schedule.steps, (len(lq), ), device='cpu')
+        noise = torch.randn_like(sharp)
+        noisy = forward_marginal(sharp, noise, self.schedule.alpha_bars[t].view(-1, 1, 1, 1).to(sharp.device))
+        return self.targets(noisy, blurred, sharp, noise, t.to(sharp.device), context)
+
+    def targets(self, noisy: Tensor, blurred: Tensor, sharp: Tensor, noise: Tensor, t: Tensor,
+                context: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """Predictions and their targets, by name, in a state of training; latents are (B, 4, h, w), scaled."""
+        return {'noise': (self._denoiser(torch.cat([noisy, blurred], dim=1), t, context), noise)}
+
+    @property
+    def _factor(self) -> float:
+        return self.base.vae.config.scaling_factor
+
+    def _draw_latent(self, moments: Tensor, noise: Tensor) -> Tensor:
+        """A draw, (B, 4, h, w), scaled, from what the encoder says of an image, (B or 1, 8, h, w)."""
+        mean, logvar = moments.chunk(2, dim=1)
+        if self.vae_tiling:
+            return (self._factor * mean).expand_as(noise)
+        return self._factor * (mean + (0.5 * logvar).exp() * noise)
