@@ -108,6 +108,7 @@ LAYOUTS = {
     'dbgan': 'DBGAN',
     'deblurganv2_inception': 'DeblurGANv2-FPNInception',
     'deblurganv2_mobilenet': 'DeblurGANv2-FPNMobileNet',
+    'evssm': 'EVSSM',
     'fftformer': 'FFTformer',
     'hinet': 'HINet',
     'mimo_unet': 'MIMO-UNet',

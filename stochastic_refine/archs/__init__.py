@@ -6,6 +6,7 @@ from .build import ARCHS, arch_class, build_arch
 from .dbgan_arch import DBGAN
 from .deblurganv2_arch import DeblurGANv2
 from .deblurganv2_discriminators import DoubleScaleDiscriminator, MultiScaleDiscriminator, NLayerDiscriminator
+from .evssm_arch import EVSSM
 from .fftformer_arch import FFTformer, fftformer
 from .hinet_arch import HINet
 from .maxim_arch import MAXIM
@@ -19,9 +20,9 @@ from .saphnet_arch import SAPHNet
 from .simplenet_arch import SimpleNet
 
 __all__ = [
-    'ARCHS', 'DBGAN', 'DeblurGANv2', 'DoubleScaleDiscriminator', 'FFTformer', 'HINet', 'MAXIM', 'MIMOUNet', 'MIMOUNetPlus',
-    'MPRNet', 'MultiScaleDiscriminator', 'NAFNet', 'NAFNetLocal', 'NLayerDiscriminator', 'PredictRefineNet', 'RefineUNet',
-    'Restormer', 'SAPHNet', 'SimpleNet', 'arch_class', 'build_arch', 'fftformer',
+    'ARCHS', 'DBGAN', 'DeblurGANv2', 'DoubleScaleDiscriminator', 'EVSSM', 'FFTformer', 'HINet', 'MAXIM', 'MIMOUNet',
+    'MIMOUNetPlus', 'MPRNet', 'MultiScaleDiscriminator', 'NAFNet', 'NAFNetLocal', 'NLayerDiscriminator', 'PredictRefineNet',
+    'RefineUNet', 'Restormer', 'SAPHNet', 'SimpleNet', 'arch_class', 'build_arch', 'fftformer',
 ]
 
 # A room above this one has networks too. Imports run down; so it is named here, and they list themselves.

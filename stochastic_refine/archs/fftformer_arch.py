@@ -108,7 +108,7 @@ class Fusion(nn.Module):
         return a + b
 
 
-def _resample(dim: int, out_dim: int, factor: float) -> nn.Sequential:
+def resample(dim: int, out_dim: int, factor: float) -> nn.Sequential:
     """Bilinear resampling by ``factor``, then a convolution to ``out_dim`` channels."""
     body = nn.Sequential(
         nn.Upsample(scale_factor=factor, mode='bilinear', align_corners=False),
@@ -150,17 +150,17 @@ class FFTformer(nn.Module):
 
         self.patch_embed = nn.Sequential(OrderedDict(proj=nn.Conv2d(inp_channels, dim, 3, padding=1, bias=False)))
         self.encoder_level1 = stage(dim, num_blocks[0], attention=False)
-        self.down1_2 = _resample(dim, 2 * dim, 0.5)
+        self.down1_2 = resample(dim, 2 * dim, 0.5)
         self.encoder_level2 = stage(2 * dim, num_blocks[1], attention=False)
-        self.down2_3 = _resample(2 * dim, 4 * dim, 0.5)
+        self.down2_3 = resample(2 * dim, 4 * dim, 0.5)
         self.encoder_level3 = stage(4 * dim, num_blocks[2], attention=False)
         self.decoder_level3 = stage(4 * dim, num_blocks[2], attention=True)
-        self.up3_2 = _resample(4 * dim, 2 * dim, 2)
+        self.up3_2 = resample(4 * dim, 2 * dim, 2)
         # Never called. Frozen, because DDP waits for the gradient of every parameter that is not.
         self.reduce_chan_level2 = nn.Conv2d(4 * dim, 2 * dim, 1, bias=bias).requires_grad_(False)
         self.fuse2 = Fusion(2 * dim)
         self.decoder_level2 = stage(2 * dim, num_blocks[1], attention=True)
-        self.up2_1 = _resample(2 * dim, dim, 2)
+        self.up2_1 = resample(2 * dim, dim, 2)
         self.fuse1 = Fusion(dim)
         self.decoder_level1 = stage(dim, num_blocks[0], attention=True)
         self.refinement = stage(dim, num_refinement_blocks, attention=True)

@@ -84,6 +84,16 @@ def _fftformer(s: Shapes) -> dict[str, Any]:
             'bias': 'encoder_level1.0.ffn.project_in.bias' in s}
 
 
+@layout('EVSSM')
+def _evssm(s: Shapes) -> dict[str, Any]:
+    """With the windows that the authors test with."""
+    stages = ['encoder_level1', 'encoder_level2', 'encoder_level3']
+    return {'inp_channels': s['patch_embed.proj.weight'][1], 'out_channels': s['output.weight'][0],
+            'dim': s['patch_embed.proj.weight'][0], 'num_blocks': [s.count(f'{stage}.') for stage in stages],
+            'ffn_expansion_factor': expansion_factor([s[f'{stage}.block0.ffn.project_out.weight'][:2] for stage in stages]),
+            'bias': 'encoder_level1.block0.ffn.project_in.bias' in s}
+
+
 @layout('DeblurGANv2')
 def _deblurganv2(s: Shapes) -> dict[str, Any]:
     """Evaluated as the authors score it, with statistics of the image."""

@@ -1,7 +1,8 @@
-"""Padding to the sizes that a network's pooling needs."""
+"""Padding to the sizes that a network's pooling needs, and windows that cover any size."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import wraps
 
@@ -52,6 +53,13 @@ def _reflected(index: Tensor, side: int) -> Tensor:
     period = max(2 * (side - 1), 1)
     index = index % period
     return torch.minimum(index, period - index) if side > 1 else torch.zeros_like(index)
+
+
+def even_starts(side: int, window: int) -> list[int]:
+    """Where windows begin along a side: as few as cover it, evenly, the first at 0, the last at the end."""
+    count, room = math.ceil(side / window), max(side - window, 0)
+    step = math.ceil(room / (count - 1)) if count > 1 else 0  # rounded up, as published
+    return sorted({min(i * step, room) for i in range(count)})
 
 
 def any_size(multiple: int) -> Callable:

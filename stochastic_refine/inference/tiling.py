@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..archs.padding import even_starts
 from ..archs.predict_refine_arch import final_output
 
 
@@ -153,6 +154,4 @@ class WindowedNet(_OverlappingNet):
     """Windows of a protocol of testing (HINet's): as few as cover the image, evenly, the first at 0, the last at the end."""
 
     def starts(self, side: int) -> list[int]:
-        count, room = math.ceil(side / self.window), max(side - self.window, 0)
-        step = math.ceil(room / (count - 1)) if count > 1 else 0  # rounded up, as published
-        return sorted({min(i * step, room) for i in range(count)})
+        return even_starts(side, self.window)
