@@ -13,6 +13,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from .data.image_files import SYSTEM_FILES
 from .errors import InputError
@@ -39,6 +40,7 @@ METRICS = {
 }
 MODELS = {
     'AdversarialRestorationModel': '.models.adversarial_restoration_model',
+    'LatentModel': '.latent.model',
     'ProgressiveDistillationModel': '.models.distillation_model',
     'RestorationModel': '.models.restoration_model',
     'StochasticRefineModel': '.models.stochastic_refine_model',
@@ -67,7 +69,7 @@ def prepare_basicsr() -> None:
         return
     from torchvision.transforms.functional import rgb_to_grayscale
     module = types.ModuleType(name)
-    module.rgb_to_grayscale = rgb_to_grayscale
+    setattr(module, rgb_to_grayscale.__name__, rgb_to_grayscale)
     sys.modules[name] = module
 
 
@@ -98,8 +100,8 @@ def _pass_over_system_files() -> None:
     for name in ('data_util', 'single_image_dataset', 'video_test_dataset'):
         module = sys.modules.get(f'basicsr.data.{name}')
         listing = getattr(module, 'scandir', None)
-        if listing is not None and not hasattr(listing, '__wrapped__'):
-            module.scandir = functools.wraps(listing)(functools.partial(_without_system_files, listing))
+        if module is not None and listing is not None and not hasattr(listing, '__wrapped__'):
+            vars(module)['scandir'] = functools.wraps(listing)(functools.partial(_without_system_files, listing))
 
 
 def _without_system_files(listing: Callable[..., Iterator[str]], *args: object, **kwargs: object) -> Iterator[str]:
@@ -113,7 +115,7 @@ def _basicsr_arch(name: str) -> type | None:
     return known.get(name) or known.get(f'{name}_basicsr')
 
 
-def _register(target: object, item: type) -> None:
+def _register(target: Any, item: type) -> None:
     """Register ``item`` under its name unless it is there already.
 
     A fork's own class of that name, NAFNet's NAFNet for example, stays: options files written for the fork mean it.

@@ -91,8 +91,30 @@ def layout(type: str, assumed: Mapping[str, Any] | None = None, window: int | No
     return add
 
 
+#: What makes our state dict of one whose names are none of ours, by a name that every such dict has.
+FOREIGN: dict[str, Callable[[Mapping[str, Tensor]], Recognised]] = {}
+
+
+def foreign_layout(mark: str) -> Callable:
+    """Decorator of a function that translates the state dicts with a tensor called ``mark``; an InputError of it says what is
+    wrong with them."""
+
+    def add(translate: Callable[[Mapping[str, Tensor]], Recognised]) -> Callable[[Mapping[str, Tensor]], Recognised]:
+        FOREIGN[mark] = translate
+        return translate
+
+    return add
+
+
 def recognise(params: Mapping[str, Tensor]) -> Recognised | None:
-    """The network that a state dict belongs to, or None. Prefixes such as ``generator.`` are taken off where need be."""
+    """The network that a state dict belongs to, or None. Prefixes such as ``generator.`` are taken off where need be.
+
+    Raises:
+        InputError: If a dict under foreign names cannot be translated.
+    """
+    for mark, translate in FOREIGN.items():
+        if mark in params:
+            return translate(params)
     for prefix, inner in _unwrapped(params):
         found = find_layout(Shapes.of(inner))
         if found is not None:

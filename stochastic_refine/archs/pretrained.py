@@ -63,7 +63,10 @@ def read_weights(path: str | Path, prefer: str = 'params_ema') -> Checkpoint:
         raise InputError(f'{path} declares weights that do not fit into memory; it may be damaged, so get it again.') from error
     if checkpoint.metadata.get('network') or not checkpoint.params:
         return checkpoint
-    found = recognise(checkpoint.params)
+    try:
+        found = recognise(checkpoint.params)
+    except InputError as error:
+        raise InputError(f'{path}: {error}') from error
     if found is None:
         return checkpoint
     known = {'network': found.options, **({'window': found.window} if found.window else {})}

@@ -43,6 +43,9 @@ def find_weights(name_or_path: str | Path) -> Path:
     path = Path(name_or_path).expanduser()
     if path.is_file() or is_sharded(path) or (path / 'model.json').is_file():
         return path
+    if (path / 'model_index.json').is_file():
+        raise InputError(f'{name} is a diffusers folder, which a system on Stable Diffusion is built on (network_g: base); '
+                         'weights to restore with are a single file, so give one.')
     if path.suffix or os.sep in name:
         raise InputError(f'Weights {name_or_path} do not exist; check the path, or give one of the names '
                          f'{", ".join(sorted(known))}.')

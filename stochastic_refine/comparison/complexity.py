@@ -97,8 +97,11 @@ def operating_cost(net: nn.Module, point: OperatingPoint, height: int = 720, wid
     for part, times in parts:
         for operator, count in part.uncounted.items():
             uncounted[operator] = uncounted.get(operator, 0) + times * count
+    # Parts may be shared with other networks, and then are no submodules.
+    params = {id(parameter): parameter.numel() for module in (net, *(part.net for part in net.parts(point)))
+              for parameter in module.parameters()}
     return Complexity(
-        params=sum(parameter.numel() for parameter in net.parameters()),
+        params=sum(params.values()),
         gflops=sum(part.gflops * times for part, times in parts) if counted else None,
         measured_at='; '.join(dict.fromkeys(part.measured_at for part, _ in parts)),
         uncounted=dict(sorted(uncounted.items())),

@@ -61,7 +61,7 @@ class Restorer:
                  net: nn.Module,
                  precision: str = 'float32',
                  tile: int | str | None = None,
-                 on_call: Callable[[int, int], None] | None = None,
+                 on_call: Callable[[int, int], object] | None = None,
                  window: int | None = None,
                  compile: bool = False) -> None:
         self.net = net
@@ -250,8 +250,11 @@ class Restorer:
         net = self._sampling_net(part.net) if sampling else part.net
         if halo_of(part.net) is not None or tile is None or tile >= max(height, width):
             return TiledNet(net, tile, self.advance)
+        if part.scale > 1:  # in its own pixels, on the grid of its pooling
+            multiple = getattr(part.net, 'size_multiple', 1)
+            tile = part.scale * max(tile // part.scale // multiple * multiple, multiple)
         self._blended[f'{type(part.net).__name__}, which sees the whole image, in blended tiles of {tile} pixels'] = None
-        return BlendedNet(net, tile, self.advance)
+        return BlendedNet(net, tile // part.scale, self.advance)
 
     def _bytes_per_pixel(self, part: Part) -> float:
         return bytes_per_pixel(part.net, part.channels, part.noise_conditioned, part.inputs) / part.scale**2

@@ -1,7 +1,8 @@
 """Systems that diffuse latents: one folder each, on the base that they share.
 
-Importing this room lists every system's networks (:func:`~stochastic_refine.archs.build.arch`). ``diffusers`` and
-``transformers``, an extra, are imported only when one is built.
+Importing this room lists every system's networks, and importing ``archs`` imports it.
+So modules that hold networks import at their top nothing that is above ``archs``. ``diffusers`` and ``transformers``, an extra,
+are imported only when a network is built.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor, nn
 
+from ..archs.layouts import Recognised, foreign_layout
 from ..archs.memory_format import channels_last
 from ..checkpoints.files import read_checkpoint, shape_problems
 from ..errors import InputError, words_of
@@ -261,3 +262,9 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f'{path} is no block of settings; copy or download it again.')
     return content
+
+
+@foreign_layout(f'{_PREFIXES.unet}input_blocks.0.0.weight')
+def _refused(params: Mapping[str, Tensor]) -> Recognised:
+    raise InputError('it is Stable Diffusion itself, which restores nothing; a system on it names it in network_g: base, and '
+                     'has weights of its own.')

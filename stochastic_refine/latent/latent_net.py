@@ -11,8 +11,6 @@ from torch import Tensor, nn
 
 from ..archs.sampling import NATIVE, Part, Rules, Run
 from ..diffusion import NoiseSchedule, SampleNoise, ancestral, forward_marginal, to_signed
-from ..inference.operating_point import default_point
-from ..inference.restorer import Restorer
 from .base_weights import SD21, Version, shared_base
 from .images import low_frequencies, match_colours
 from .stable_diffusion import SCALE, Decoder, Encoder, StableDiffusion, configs, pad_to
@@ -179,6 +177,8 @@ class LatentNet(nn.Module):
             :attr:`losses`, at one random step per image.
         """
         if gt is None:
+            from ..inference.operating_point import default_point
+            from ..inference.restorer import Restorer
             restorer, point = Restorer(self), default_point(self)
             return torch.stack([restorer.restore(image, point).image for image in lq]).clone()
         with torch.no_grad():

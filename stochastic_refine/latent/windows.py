@@ -6,7 +6,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..inference.tiling import WindowedNet
 from .extra import require
 
 
@@ -39,6 +38,7 @@ class _Windowed:
     def forward(self, hidden_states: Tensor, *args: Any, return_dict: bool = True, **kwargs: Any) -> Any:
         if max(hidden_states.shape[-2:]) <= self.attention_window:
             return super().forward(hidden_states, *args, return_dict=return_dict, **kwargs)
+        from ..inference.tiling import WindowedNet
         whole = super().forward  # not to be had within the lambda
         windows = WindowedNet(lambda part: whole(part, *args, return_dict=False, **kwargs)[0], self.attention_window)
         output = windows(hidden_states).to(hidden_states.dtype)

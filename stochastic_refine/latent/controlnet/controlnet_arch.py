@@ -19,6 +19,9 @@ from ..stable_diffusion import build_control, controls, economise, predict_noise
 class ControlledUNet(nn.Module):
     """A frozen U-Net and the ControlNet that steers it."""
 
+    #: What sides of latents must be a multiple of, for tiles.
+    size_multiple = 8
+
     def __init__(self, unet: nn.Module, control: nn.Module) -> None:
         super().__init__()
         self.unet = unet

@@ -18,6 +18,9 @@ from .lkpn import LKPN
 class KernelControlledUNet(nn.Module):
     """A frozen U-Net, a ControlNet, and the network that deblurs the latent for it."""
 
+    #: What sides of latents must be a multiple of, for tiles.
+    size_multiple = 8
+
     def __init__(self, unet: nn.Module, control: nn.Module, kpn: nn.Module) -> None:
         super().__init__()
         self.unet = unet

@@ -1,0 +1,50 @@
+"""The trainings of the options files, five iterations at a tiny width: what is trained, and what stays as it is."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from tiny_diffusion import SMALL
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize('name', ['deblurdiff', 'controlnet'])
+def test_five_iterations(name: str, base: Path, pairs: Path, build_model: Any, tmp_path: Path) -> None:
+    from stochastic_refine.archs.pretrained import read_weights
+    opt = yaml.safe_load((ROOT / f'options/latent/train_{name}.yml').read_text())
+    small = SMALL if name == 'deblurdiff' else {}
+    opt |= {'num_gpu': 0}
+    opt['network_g'] = {**opt['network_g'], **small, 'base': str(base)}
+    opt['datasets'] = {'train': {**opt['datasets']['train'], 'dataroot_gt': str(pairs / 'gt'), 'dataroot_lq': str(pairs / 'lq'),
+                                 'gt_size': 64, 'batch_size_per_gpu': 2, 'num_worker_per_gpu': 0}}
+    opt['train'] |= {'total_iter': 5, 'accumulate': 2, 'ema_decay': 0.5}
+    model = build_model(opt)
+    net = model.net_g
+    assert net.base is model.net_g_ema.base
+    frozen = {key: value.clone() for key, value in net.base.state_dict().items()}
+    assert frozen['unet.conv_in.weight'].dtype == torch.bfloat16
+
+    before = {key: value.detach().clone() for key, value in net.named_parameters()}
+    reached = set()
+    torch.manual_seed(0)
+    for iteration in range(1, 6):
+        model.feed_data({'lq': torch.rand(2, 3, 64, 64), 'gt': torch.rand(2, 3, 64, 64)})
+        model.optimize_parameters(iteration)
+        assert set(model.log_dict) == {f'l_{loss}' for loss in net.losses}
+        assert all(math.isfinite(loss) for loss in model.log_dict.values())
+        reached |= {key for key, value in net.named_parameters() if value.grad is not None and value.grad.any()}
+    assert before.keys() - reached == set()
+    assert not [key for key, value in net.named_parameters() if torch.equal(before[key], value)]
+    assert all(parameter.grad is None for parameter in net.base.parameters())
+    assert all(torch.equal(value, frozen[key]) for key, value in net.base.state_dict().items())
+
+    model.opt['path']['models'] = str(tmp_path)
+    model.save_network([net, model.net_g_ema], 'net_g', 5, ['params', 'params_ema'])
+    saved = read_weights(tmp_path / 'net_g_5.pth')
+    assert saved.params.keys() == before.keys() and saved.metadata['network']['base'] == str(base)
