@@ -1,6 +1,7 @@
 """Blur as mathematics: camera-shake kernels, exposures of a moving camera, and the operators that apply them."""
 
-from .camera import PRESETS, CameraBlur, Exposure, MovingObject, develop, expose, linear_to_srgb_tensor, srgb_to_linear_tensor
+from .camera import PRESETS, CameraBlur
+from .exposure import Exposure, MovingObject, develop, expose, linear_to_srgb_tensor, srgb_to_linear_tensor
 from .jpeg import jpeg_artefacts
 from .kernels import camera_shake_kernel, camera_shake_trajectory, rasterize_trajectory
 from .operators import blur_valid, linear_to_srgb, srgb_to_linear

@@ -7,6 +7,8 @@ strokes with bright dwelling points that measured shake kernels show.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,9 +37,9 @@ def camera_shake_trajectory(length: float,
     impulses = rng.random(steps) < impulse_rate / steps
     turns[impulses] += rng.uniform(-np.pi, np.pi, impulses.sum())
     drawn = rng.uniform(0, 2 * np.pi)  # in any case, so that what follows it stays the same
-    direction = (drawn if direction is None else direction) + np.cumsum(turns)
+    directions = (drawn if direction is None else direction) + np.cumsum(turns)
     speed = np.exp(np.cumsum(rng.normal(0, 0.1, steps)))  # slow moments dwell and draw bright spots
-    velocity = speed[:, None] * np.stack([np.sin(direction), np.cos(direction)], axis=1)
+    velocity = speed[:, None] * np.stack([np.sin(directions), np.cos(directions)], axis=1)
     velocity *= length / speed.sum()
     path = np.concatenate([np.zeros((1, 2)), np.cumsum(velocity, axis=0)])
     return path - path.mean(axis=0)
@@ -64,6 +66,6 @@ def rasterize_trajectory(path: NDArray[np.float64]) -> NDArray[np.float32]:
     return (kernel / kernel.sum()).astype(np.float32)
 
 
-def camera_shake_kernel(length: float, rng: np.random.Generator, **trajectory: float) -> NDArray[np.float32]:
+def camera_shake_kernel(length: float, rng: np.random.Generator, **trajectory: Any) -> NDArray[np.float32]:
     """A camera-shake kernel of a path ``length`` pixels long; see :func:`camera_shake_trajectory`."""
     return rasterize_trajectory(camera_shake_trajectory(length, rng, **trajectory))

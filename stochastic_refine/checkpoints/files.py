@@ -145,7 +145,7 @@ def write_metadata(source: str | Path, target: str | Path, key: str, value: Any)
     write_atomically(target, lambda temporary: torch.save({**content, METADATA_KEY: metadata}, temporary))
 
 
-def write_atomically(path: str | Path, write: Callable[[str], None]) -> None:
+def write_atomically(path: str | Path, write: Callable[[str], object]) -> None:
     """Write ``path`` through a temporary file beside it, so that it is never half-written and the old one never lost.
 
     Args:

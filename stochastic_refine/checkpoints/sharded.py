@@ -83,7 +83,8 @@ def read_sharded(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not is_sharded(path):
         raise InputError(f'{path} is a folder without {INDEX}, so no sharded checkpoint; give a checkpoint.')
-    index, tensors = read_torch_file(path / INDEX), {}
+    index = read_torch_file(path / INDEX)
+    tensors: dict[str, Tensor] = {}
     try:
         for part in index['shards']:
             with safe_open(path / Path(part).name, framework='pt') as file:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from torch import Tensor
 
-Level = Tensor | float  # alpha-bar: a float, or a tensor that broadcasts against the images, e.g. (B, 1, 1, 1)
+Level: TypeAlias = Tensor | float  # alpha-bar: a float, or a tensor that broadcasts against the images, e.g. (B, 1, 1, 1)
 
 
 def forward_marginal(r0: Tensor, eps: Tensor, alpha_bar: Level) -> Tensor:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -69,7 +70,8 @@ def choose(speed: str, size: tuple[int, int], load: Callable[[str], Deblurrer], 
     published, here = catalogue(), available_weights()
     ranked = sorted((name for name in here if name in published), key=_score, reverse=True)
     candidates = [kept] if kept else [BUNDLED_WEIGHTS] if speed == 'fast' else [*ranked, BUNDLED_WEIGHTS]
-    choice = slower = None
+    choice: Choice | None = None
+    slower: tuple[str, float] | None = None
     for name in candidates:
         deblurrer = load(name)
         seconds = expected_seconds(deblurrer, size)
@@ -77,6 +79,7 @@ def choose(speed: str, size: tuple[int, int], load: Callable[[str], Deblurrer], 
         if speed == 'best' or seconds <= REASONABLE_SECONDS:
             break
         slower = slower or (name, seconds)
+    assert choice is not None  # the bundled weights are always there
     return choice
 
 
@@ -90,7 +93,7 @@ def expected_seconds(deblurrer: Deblurrer, size: tuple[int, int]) -> float:
     crop = rng.random((side, side, 3), np.float32)
     point = deblurrer.operating_point()
     calls = point.calls * point.num_samples if isinstance(deblurrer.net, SamplingNetwork) else 0
-    once = {'samples': 1, 'steps': 1} if calls else {}
+    once: dict[str, Any] = {'samples': 1, 'steps': 1} if calls else {}
     deblurrer(crop[:min(side, 64), :min(side, 64)], keep_samples=False, **once)  # the first call sets up
     start = time.perf_counter()
     deblurrer(crop, keep_samples=False, **once)

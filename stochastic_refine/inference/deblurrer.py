@@ -123,7 +123,7 @@ class Deblurrer:
                  seed: int | None = None,
                  point: str | None = None,
                  keep_samples: bool = True,
-                 on_call: Callable[[int, int], None] | None = None,
+                 on_call: Callable[[int, int], object] | None = None,
                  tradeoff: float | None = None,
                  **changes: Any) -> Result:
         """Restore one photo.
@@ -150,8 +150,8 @@ class Deblurrer:
         restored = restorer.restore(lq, settings, keep_samples=keep_samples)
         if self.keep_sharp:
             _keep_sharp(restored, lq.to(self.device))
-        return Result(*(_take_array(restored, name) for name in ('image', 'initial', 'samples', 'std')), photo,
-                      restored.tiling)
+        image, initial, sampled, std = (_take_array(restored, name) for name in ('image', 'initial', 'samples', 'std'))
+        return Result(image, initial, sampled, std, photo, restored.tiling)
 
 
 def _keep_sharp(restored: Restoration, lq: Tensor) -> None:

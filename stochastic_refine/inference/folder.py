@@ -175,7 +175,7 @@ def _restore_here(jobs: Sequence[_Job]) -> list[str | None]:
     return faults
 
 
-def _restore(job: _Job, on_call: Callable[[int, int], None] | None = None) -> str | None:
+def _restore(job: _Job, on_call: Callable[[int, int], object] | None = None) -> str | None:
     """Restore a photo; None, or why it was left out. What would befall all other photos too is raised."""
     try:
         result = _deblurrer(job.loading)(job.photo, keep_samples='samples' in job.save, on_call=on_call, **dict(job.settings))
@@ -248,13 +248,14 @@ def _files(target: Path, save: Sequence[str], num_samples: int) -> list[Path]:
 
 
 def _write(result: Result, target: Path, save: Sequence[str]) -> None:
-    samples = [] if result.samples is None else list(result.samples)
-    pictures = {'image': [result.image], 'initial': [result.initial], 'samples': samples}
+    pictures: dict[str, Sequence[Any]] = {
+        'image': [result.image], 'initial': [result.initial], 'samples': [] if result.samples is None else [*result.samples]}
     for what in save:
         if what == 'std':
+            assert result.std is not None  # checked before any work
             write_photo(_files(target, ['std'], 0)[0], std_picture(result.std))
         else:
-            for file, pixels in zip(_files(target, [what], len(samples)), pictures[what]):
+            for file, pixels in zip(_files(target, [what], len(pictures['samples'])), pictures[what]):
                 write_photo(file, pixels, like=result.source)
 
 

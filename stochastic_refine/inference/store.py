@@ -267,7 +267,9 @@ def _unpack(path: Path, folder: Path) -> None:
                                  'file.')
             for member in members:
                 if member.isfile() and Path(member.name).parent == Path(model.name).parent:
-                    with archive.extractfile(member) as content:
+                    content = archive.extractfile(member)
+                    assert content is not None  # it is a file
+                    with content:
                         (folder / Path(member.name).name).write_bytes(content.read())
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise InputError(f'{path} is damaged or cut short ({words_of(error)}); get it again.') from error

@@ -65,7 +65,7 @@ def check_weights(name_or_path: str) -> Trial:
 
 def _pixels(path: Path) -> NDArray[np.float32]:
     with Image.open(path) as image:
-        return np.asarray(image.convert('RGB'), np.float32) / 255
+        return np.asarray(image.convert('RGB'), np.float32) / np.float32(255)
 
 
 def _psnr(image: NDArray[np.float32], reference: NDArray[np.float32]) -> float:

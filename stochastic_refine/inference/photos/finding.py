@@ -47,7 +47,8 @@ def search_photos(inputs: Sequence[str | os.PathLike], recursive: bool = False, 
     results = None if results is None else results.resolve()
     seen: set[Path] = set()
     for given in [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs:
-        path, passed_over = Path(given), Counter()
+        path = Path(given)
+        passed_over: Counter[str] = Counter()
         try:
             if path.is_file():
                 base, photos = path.parent, [path]

@@ -90,8 +90,10 @@ def _texts(image: Image.Image) -> dict[str, str]:
 
 def _decoded(comment: bytes | str) -> str:
     """A JPEG's comment, whose encoding is not told."""
+    if isinstance(comment, str):
+        return comment
     try:
-        return comment if isinstance(comment, str) else comment.decode()
+        return comment.decode()
     except UnicodeDecodeError:
         return comment.decode('latin-1')
 

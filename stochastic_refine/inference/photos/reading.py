@@ -152,7 +152,8 @@ def _cmyk_to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     from PIL import ImageCms
     try:
         own = ImageCms.ImageCmsProfile(io.BytesIO(profile or b''))
-        return ImageCms.profileToProfile(image, own, ImageCms.createProfile('sRGB'), outputMode='RGB')
+        converted = ImageCms.profileToProfile(image, own, ImageCms.createProfile('sRGB'), outputMode='RGB')
+        return converted or image.convert('RGB')
     except (ImageCms.PyCMSError, OSError):  # none, or a broken one, which must not keep a photo from being read
         return image.convert('RGB')
 
