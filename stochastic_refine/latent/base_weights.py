@@ -100,7 +100,7 @@ def find_base(name: str, version: Version) -> Path:
         except InputError:
             raise
         except Exception as error:
-            raise InputError(f'The base model {name} is not on this machine ({words_of(error)}); {version.advice}.') from error
+            raise InputError(f'The base model {name} is not on this machine; {version.advice}.') from error
     if not path.exists():
         raise InputError(f'The base model {name} does not exist; check the path, or {version.advice}.')
     if path.is_file():

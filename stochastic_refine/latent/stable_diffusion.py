@@ -173,7 +173,7 @@ class StableDiffusion(nn.Module):
         key = (prompt, device)
         if key not in self._contexts:
             with torch.no_grad():
-                self._contexts[key] = self.text(self._tokens(prompt).to(device)).last_hidden_state
+                self._contexts[key] = self.text(self._tokens(prompt).to(device)).last_hidden_state.float()
         return self._contexts[key].clone()  # what was made in inference mode may be wanted for training
 
     def _tokens(self, prompt: str) -> Tensor:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from tiny_diffusion import SIZE, SMALL
 
-pytest.importorskip('diffusers')
-pytest.importorskip('transformers')
-
-import torch  # noqa: E402
-from tiny_diffusion import SIZE, SMALL  # noqa: E402
+if not (importlib.util.find_spec('diffusers') and importlib.util.find_spec('transformers')):
+    collect_ignore_glob = ['test_*.py']
 
 
 @pytest.fixture(scope='session')
