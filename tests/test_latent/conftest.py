@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_diffusion import SIZE, SMALL
+
+from .tiny_diffusion import SIZE, SMALL
 
 if not (importlib.util.find_spec('diffusers') and importlib.util.find_spec('transformers')):
     collect_ignore_glob = ['test_*.py']

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_diffusion import SIZE
 
 from stochastic_refine.archs import build_arch
 from stochastic_refine.archs.build import plan_arch
@@ -19,6 +18,8 @@ from stochastic_refine.checkpoints.weights_folder import find_weights
 from stochastic_refine.errors import InputError
 from stochastic_refine.inference.weights import check_runs
 from stochastic_refine.latent.base_weights import SD21, shared_base
+
+from .tiny_diffusion import SIZE
 
 
 def copied(base: Path, tmp_path: Path, *changes: tuple[str, str, Any]) -> Path:

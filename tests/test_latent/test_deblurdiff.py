@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_diffusion import SIZE, SMALL
 
 from scripts import check_parity
 from stochastic_refine.archs import build_arch
@@ -23,6 +22,8 @@ from stochastic_refine.inference.weights import build_with_weights
 from stochastic_refine.latent.deblurdiff.eac import eac
 from stochastic_refine.latent.images import low_frequencies, match_colours
 from stochastic_refine.latent.windows import attend_in_windows
+
+from .tiny_diffusion import SIZE, SMALL
 
 LAYOUTS = Path(__file__).parents[1] / 'data' / 'parity'
 

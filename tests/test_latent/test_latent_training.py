@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from tiny_diffusion import SMALL
+
+from .tiny_diffusion import SMALL
 
 ROOT = Path(__file__).resolve().parents[2]
 
