@@ -102,12 +102,35 @@ class PublishedMAXIM(Published):
 
 
 class PublishedEVSSM(Published):
-    """EVSSM: the name of a case tells the windows of its first level, which the next ones halve."""
+    """EVSSM: a case names the windows of its first level, which the next ones halve, in its settings or in its file's name."""
 
     def build(self, layout: Meta, meta: Meta) -> nn.Module:
-        named = re.match(r'win(\d+)_', meta.get('case', '').removeprefix('case_').lstrip('0123456789_'))
-        windows = {'windows': [int(named[1]) // 2**level for level in range(3)]} if named else {}
-        return build_arch({**self.options, **meta['build'], **windows})
+        build = dict(meta['build'])
+        given = next((build.pop(key) for key in list(build) if 'win' in key), None)
+        if given is None and (named := re.search(r'win(\d+)', meta.get('case', ''))):
+            given = int(named[1])
+        if given is not None:
+            build['windows'] = [given // 2**level for level in range(3)] if isinstance(given, int) else given
+        return build_arch({**self.options, **build})
+
+
+class PublishedHIDiff(Published):
+    """HI-Diff as a whole: its schedule's tables, which are in no released file, are no tensors of ours."""
+
+    def build(self, layout: Meta, meta: Meta) -> nn.Module:
+        config = {**layout['config'], **meta['build']}
+        types = {'net_g': 'HIDiffTransformer', 'net_le_dm': 'HIDiffEncoder', 'net_d': 'HIDiffDenoiser'}
+        diffusion = {key: config['diffusion'][key] for key in ('timesteps', 'linear_start', 'linear_end')}
+        parts = {part: {'type': kind, **config[part]} for part, kind in types.items()}
+        return build_arch({'type': 'HIDiff', **diffusion, **parts})
+
+    def params(self, net: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: value for name, value in weights.items() if '.' in name}
+
+    def outputs(self, net: nn.Module, inputs: Mapping[str, Tensor], meta: Meta, names: list[str]) -> dict[str, Tensor]:
+        condition = net.condition(inputs['x'])
+        prior = net.sample_prior(condition, inputs['noise'])
+        return {'cond': condition, 'prior': prior, 'out': net.net_g(inputs['x'], prior)}
 
 
 #: The networks that we have, by folder. What has no line here is told as such.
@@ -123,6 +146,11 @@ NETWORKS = {
     'EVSSM': PublishedEVSSM({'type': 'EVSSM'}),
     'EVSSM-train': PublishedEVSSM({'type': 'EVSSM', 'windows': None}),
     'FFTformer': Published({'type': 'FFTformer'}),
+    'HI-Diff-net_d': Published({'type': 'HIDiffDenoiser'}),
+    'HI-Diff-net_g': Published({'type': 'HIDiffTransformer'}),
+    'HI-Diff-net_le': Published({'type': 'HIDiffEncoder', 'in_chans': 6}),
+    'HI-Diff-net_le_dm': Published({'type': 'HIDiffEncoder'}),
+    'HI-Diff-stage2': PublishedHIDiff(),
     'HINet': Published({'type': 'HINet', 'hin_position_left': 3, 'hin_position_right': 4}),
     'MAXIM': PublishedMAXIM({'type': 'MAXIM'}, weights='maxim-gopro'),
     'MAXIM-small': PublishedMAXIM({'type': 'MAXIM', 'features': 8, 'num_stages': 2, 'num_groups': 1, 'num_bottleneck_blocks': 1,

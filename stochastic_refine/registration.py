@@ -41,6 +41,8 @@ METRICS = {
 MODELS = {
     'AdversarialRestorationModel': '.models.adversarial_restoration_model',
     'LatentModel': '.latent.model',
+    'HIDiffStage1Model': '.models.hidiff_model',
+    'HIDiffStage2Model': '.models.hidiff_model',
     'ProgressiveDistillationModel': '.models.distillation_model',
     'RestorationModel': '.models.restoration_model',
     'StochasticRefineModel': '.models.stochastic_refine_model',

@@ -8,6 +8,9 @@ from .deblurganv2_arch import DeblurGANv2
 from .deblurganv2_discriminators import DoubleScaleDiscriminator, MultiScaleDiscriminator, NLayerDiscriminator
 from .evssm_arch import EVSSM
 from .fftformer_arch import FFTformer, fftformer
+from .hidiff_arch import HIDiff
+from .hidiff_prior import HIDiffDenoiser, HIDiffEncoder
+from .hidiff_transformer import HIDiffTransformer
 from .hinet_arch import HINet
 from .maxim_arch import MAXIM
 from .mimo_unet_arch import MIMOUNet, MIMOUNetPlus
@@ -20,7 +23,8 @@ from .saphnet_arch import SAPHNet
 from .simplenet_arch import SimpleNet
 
 __all__ = [
-    'ARCHS', 'DBGAN', 'DeblurGANv2', 'DoubleScaleDiscriminator', 'EVSSM', 'FFTformer', 'HINet', 'MAXIM', 'MIMOUNet',
+    'ARCHS', 'DBGAN', 'DeblurGANv2', 'DoubleScaleDiscriminator', 'EVSSM', 'FFTformer', 'HIDiff', 'HIDiffDenoiser',
+    'HIDiffEncoder', 'HIDiffTransformer', 'HINet', 'MAXIM', 'MIMOUNet',
     'MIMOUNetPlus', 'MPRNet', 'MultiScaleDiscriminator', 'NAFNet', 'NAFNetLocal', 'NLayerDiscriminator', 'PredictRefineNet',
     'RefineUNet', 'Restormer', 'SAPHNet', 'SimpleNet', 'arch_class', 'build_arch', 'fftformer',
 ]

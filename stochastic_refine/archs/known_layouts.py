@@ -94,6 +94,43 @@ def _evssm(s: Shapes) -> dict[str, Any]:
             'bias': 'encoder_level1.block0.ffn.project_in.bias' in s}
 
 
+@layout('HIDiffTransformer')
+def _hidiff_transformer(s: Shapes) -> dict[str, Any]:
+    levels = [f'{stage}.blocks.' for stage in ('encoder_level1', 'encoder_level2', 'encoder_level3', 'latent')]
+    return {'inp_channels': s['patch_embed.proj.weight'][1], 'out_channels': s['output.weight'][0],
+            'dim': s['patch_embed.proj.weight'][0], 'num_blocks': [s.count(level) for level in levels],
+            'num_refinement_blocks': s.count('refinement.blocks.'),
+            'heads': [s[f'{level}0.attn.temperature'][0] for level in levels],
+            'ffn_expansion_factor': expansion_factor([s[f'{level}0.ffn.project_out.weight'][:2] for level in levels]),
+            'bias': 'encoder_level1.blocks.0.attn.qkv.bias' in s,
+            'LayerNorm_type': 'WithBias' if 'encoder_level1.blocks.0.norm1.body.bias' in s else 'BiasFree',
+            'embed_dim': s['down_1.3.weight'][0] // 4, 'group': math.isqrt(s['down_1.1.weight'][1])}
+
+
+def _mixer(s: Shapes, name: str) -> dict[str, Any]:
+    (hidden, tokens), (wide, channels) = (s[f'{name}.{part}_mixer.0.weight'] for part in ('patch', 'channel'))
+    return {'group': math.isqrt(tokens), 'patch_expansion': hidden / tokens, 'channel_expansion': wide / channels}
+
+
+@layout('HIDiffEncoder')
+def _hidiff_encoder(s: Shapes) -> dict[str, Any]:
+    return {'in_chans': s['conv1.0.weight'][1] // 16, 'embed_dim': s['conv1.0.weight'][0], 'block_num': s.count('blocks.'),
+            **_mixer(s, 'mlp')}
+
+
+@layout('HIDiffDenoiser')
+def _hidiff_denoiser(s: Shapes) -> dict[str, Any]:
+    return {'in_channel': s['first_layer.0.weight'][1] // 3, 'out_channel': s['final_layer.0.weight'][0],
+            'inner_channel': s['first_layer.0.weight'][0], 'block_num': 2 * s.count('blocks.'), **_mixer(s, 'blocks.0.0')}
+
+
+@layout('HIDiff')
+def _hidiff(s: Shapes) -> dict[str, Any]:
+    parts = {'net_g': _hidiff_transformer, 'net_le_dm': _hidiff_encoder, 'net_d': _hidiff_denoiser}
+    types = {'net_g': 'HIDiffTransformer', 'net_le_dm': 'HIDiffEncoder', 'net_d': 'HIDiffDenoiser'}
+    return {part: {'type': types[part], **settings(s.under(f'{part}.'))} for part, settings in parts.items()}
+
+
 @layout('DeblurGANv2')
 def _deblurganv2(s: Shapes) -> dict[str, Any]:
     """Evaluated as the authors score it, with statistics of the image."""

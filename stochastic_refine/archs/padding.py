@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import wraps
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -63,15 +64,15 @@ def even_starts(side: int, window: int) -> list[int]:
 
 
 def any_size(multiple: int) -> Callable:
-    """Decorator of a network's ``forward(x)``: pad x by reflection to a multiple, and crop every output back.
+    """Decorator of a network's ``forward(x, ...)``: pad x by reflection to a multiple, and crop every output back.
 
     Outputs at a fraction of the size (multi-scale networks) are cropped to the same fraction, rounded up.
     """
 
-    def decorate(forward: Callable[[nn.Module, Tensor], Tensor | list[Tensor]]) -> Callable:
+    def decorate(forward: Callable[..., Tensor | list[Tensor]]) -> Callable:
 
         @wraps(forward)
-        def padded_forward(self: nn.Module, x: Tensor) -> Tensor | list[Tensor]:
+        def padded_forward(self: nn.Module, x: Tensor, *args: Any, **kwargs: Any) -> Tensor | list[Tensor]:
             height, width = x.shape[-2:]
             padded = reflect_pad_to_multiple(x, multiple)
 
@@ -79,7 +80,7 @@ def any_size(multiple: int) -> Callable:
                 scale = padded.shape[-2] // output.shape[-2]
                 return output[..., :-(-height // scale), :-(-width // scale)]
 
-            output = forward(self, padded)
+            output = forward(self, padded, *args, **kwargs)
             return crop(output) if isinstance(output, Tensor) else [crop(part) for part in output]
 
         return padded_forward

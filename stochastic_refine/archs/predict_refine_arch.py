@@ -75,8 +75,8 @@ class PredictRefineNet(nn.Module):
         if not start_noise > 0:
             raise ValueError(f'start_noise must be above 0, got {start_noise}; without noise all samples are one.')
         self.frozen_predictor = bool((predictor or {}).get('frozen', False))
-        self.predictor = None if predictor is None else _build_part(predictor, 'predictor')
-        self.denoiser = _build_part(denoiser, 'denoiser')
+        self.predictor = None if predictor is None else build_part(predictor, 'predictor')
+        self.denoiser = build_part(denoiser, 'denoiser')
         self.residual_scale = residual_scale
         self.condition = condition
         self.rules = self.rules_of({'refiner': refiner})
@@ -287,7 +287,7 @@ def conditioned_denoiser(denoiser: nn.Module,
     return denoise
 
 
-def _build_part(options: Mapping[str, Any], where: str) -> nn.Module:
+def build_part(options: Mapping[str, Any], where: str) -> nn.Module:
     """Build predictor or denoiser, and load its ``pretrained`` weights, which tell type and settings that are not given."""
     options = complete_part(options, where)
     options.pop('frozen', None)

@@ -1,8 +1,8 @@
 """Published weights as weights of our networks: every format and wrapper that they come in, and the network they belong to.
 
 What can be read: ``.pth``, ``.pt`` and whatever else is a file of ``torch.save``, ``.safetensors``, ``.npz``, the folder of a
-TensorFlow.js graph, and sharded checkpoints. The network is what the file's metadata says, else it is recognised by
-:mod:`.layouts`, else by spandrel where that is installed. Nothing but tensors and plain values is ever unpickled.
+TensorFlow.js graph, sharded checkpoints, and folders of parts. The network is what the file's metadata says, else it is
+recognised by :mod:`.layouts`, else by spandrel where that is installed. Nothing but tensors and plain values is ever unpickled.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from ..checkpoints import Checkpoint, check_fit, read_checkpoint
+from ..checkpoints.part_files import has_parts, read_parts
 from ..checkpoints.weights_folder import find_weights
 from ..errors import InputError
 from . import known_layouts  # noqa: F401  (fills the table of layouts)
@@ -55,7 +56,7 @@ def read_weights(path: str | Path, prefer: str = 'params_ema') -> Checkpoint:
         elif path.suffix == '.npz':
             checkpoint = Checkpoint(read_npz(path))
         else:
-            checkpoint = read_checkpoint(path, prefer)
+            checkpoint = read_parts(path, prefer) if has_parts(path) else read_checkpoint(path, prefer)
         if _MAXIM_MARK in checkpoint.params:
             return _converted_maxim(checkpoint, path)
         checkpoint.params = {name: _as_tensor(name, value, path) for name, value in checkpoint.params.items()}

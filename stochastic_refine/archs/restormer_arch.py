@@ -32,7 +32,7 @@ class BiasFreeNorm2d(nn.Module):
         return x * torch.rsqrt(variance + self.eps) * self.weight[:, None, None]
 
 
-def _norm(channels: int, kind: str) -> nn.Sequential:
+def channel_norm(channels: int, kind: str) -> nn.Sequential:
     """Normalisation over the channels of each pixel, under the published parameter names ``body.*``."""
     body = LayerNorm2d(channels, eps=1e-5) if kind == 'WithBias' else BiasFreeNorm2d(channels)
     return nn.Sequential(OrderedDict(body=body))
@@ -76,9 +76,9 @@ class TransformerBlock(nn.Module):
 
     def __init__(self, dim: int, heads: int, expansion: float, bias: bool, norm: str) -> None:
         super().__init__()
-        self.norm1 = _norm(dim, norm)
+        self.norm1 = channel_norm(dim, norm)
         self.attn = ChannelAttention(dim, heads, bias)
-        self.norm2 = _norm(dim, norm)
+        self.norm2 = channel_norm(dim, norm)
         self.ffn = GatedFeedForward(dim, expansion, bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -86,13 +86,13 @@ class TransformerBlock(nn.Module):
         return x + self.ffn(self.norm2(x))
 
 
-def _down(dim: int) -> nn.Sequential:
+def halved(dim: int) -> nn.Sequential:
     """Half the size, twice the channels."""
     body = nn.Sequential(nn.Conv2d(dim, dim // 2, 3, padding=1, bias=False), nn.PixelUnshuffle(2))
     return nn.Sequential(OrderedDict(body=body))
 
 
-def _up(dim: int) -> nn.Sequential:
+def doubled(dim: int) -> nn.Sequential:
     """Twice the size, half the channels."""
     body = nn.Sequential(nn.Conv2d(dim, 2 * dim, 3, padding=1, bias=False), nn.PixelShuffle(2))
     return nn.Sequential(OrderedDict(body=body))
@@ -141,19 +141,19 @@ class Restormer(nn.Module):
 
         self.patch_embed = nn.Sequential(OrderedDict(proj=nn.Conv2d(inp_channels, dim, 3, padding=1, bias=False)))
         self.encoder_level1 = stage(dim, 0, num_blocks[0])
-        self.down1_2 = _down(dim)
+        self.down1_2 = halved(dim)
         self.encoder_level2 = stage(2 * dim, 1, num_blocks[1])
-        self.down2_3 = _down(2 * dim)
+        self.down2_3 = halved(2 * dim)
         self.encoder_level3 = stage(4 * dim, 2, num_blocks[2])
-        self.down3_4 = _down(4 * dim)
+        self.down3_4 = halved(4 * dim)
         self.latent = stage(8 * dim, 3, num_blocks[3])
-        self.up4_3 = _up(8 * dim)
+        self.up4_3 = doubled(8 * dim)
         self.reduce_chan_level3 = nn.Conv2d(8 * dim, 4 * dim, 1, bias=bias)
         self.decoder_level3 = stage(4 * dim, 2, num_blocks[2])
-        self.up3_2 = _up(4 * dim)
+        self.up3_2 = doubled(4 * dim)
         self.reduce_chan_level2 = nn.Conv2d(4 * dim, 2 * dim, 1, bias=bias)
         self.decoder_level2 = stage(2 * dim, 1, num_blocks[1])
-        self.up2_1 = _up(2 * dim)
+        self.up2_1 = doubled(2 * dim)
         # Level 1 keeps the channels of the concatenation: there is no reduction here.
         self.decoder_level1 = stage(2 * dim, 0, num_blocks[0])
         self.refinement = stage(2 * dim, 0, num_refinement_blocks)

@@ -8,6 +8,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..values import nearest
 from .catalogue import catalogue
+from .part_files import has_parts
 from .sharded import is_sharded
 
 #: Weights that ship with the package.
@@ -41,7 +42,7 @@ def find_weights(name_or_path: str | Path) -> Path:
     if name in known:
         return known[name]
     path = Path(name_or_path).expanduser()
-    if path.is_file() or is_sharded(path) or (path / 'model.json').is_file():
+    if path.is_file() or is_sharded(path) or (path / 'model.json').is_file() or has_parts(path):
         return path
     if (path / 'model_index.json').is_file():
         raise InputError(f'{name} is a diffusers folder, which a system on Stable Diffusion is built on (network_g: base); '

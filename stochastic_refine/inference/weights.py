@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from ..archs.build import ARCHS, build_arch, check_arch_options, plan_arch, without_pretrained
 from ..archs.predict_refine_arch import final_output
 from ..archs.pretrained import read_weights, require_network
-from ..archs.sampling import SamplingNetwork
 from ..archs.spandrel_arch import SpandrelNet
 from ..checkpoints import Checkpoint, check_fit, load_weights
 from ..errors import InputError, words_of
@@ -104,7 +103,7 @@ def check_runs(net: nn.Module, where: str) -> None:
     try:
         with torch.no_grad():
             net.eval()
-            outputs = net.trial(lq) if isinstance(net, SamplingNetwork) else [final_output(net, net(lq))]
+            outputs = net.trial(lq) if hasattr(net, 'trial') else [final_output(net, net(lq))]
     except Exception as error:  # wrong numbers of channels, mostly
         raise InputError(f'{where}: {type(net).__name__} with these options cannot restore an image ({words_of(error)}); '
                          'correct them, the numbers of channels first.') from error

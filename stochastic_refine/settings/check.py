@@ -58,7 +58,7 @@ _TOP_KEYS = {*_TOP, 'datasets', 'path', 'train', 'logger', 'num_gpu',
 _PATH = dict.fromkeys(('resume_state', 'root', 'experiments_root', 'models', 'training_states', 'log', 'visualization',
                        'results_root'), optional(TEXT))
 _NETWORK_PATH = {'pretrain_network': optional(TEXT), 'param_key': optional(TEXT), 'strict_load': FLAG}
-_LOSSES = ('pixel_opt', 'perceptual_opt', 'gan_opt', 'noise_opt', 'flow_opt', 'initial_opt', 'latent_opt')
+_LOSSES = ('pixel_opt', 'perceptual_opt', 'gan_opt', 'noise_opt', 'flow_opt', 'initial_opt', 'latent_opt', 'prior_opt')
 _TRAIN = {'ema_decay': number(0, 1), 'optim_g': BLOCK, 'optim_d': optional(BLOCK), 'scheduler': BLOCK,
           'total_iter': number(1, _LONG), 'warmup_iter': number(-1, _LONG), **dict.fromkeys(_LOSSES, optional(BLOCK)),
           'precision': one_of('float32', 'bfloat16'), 'accumulate': COUNT, 'grad_clip': optional(number(0)), 'compile': FLAG,

@@ -25,6 +25,11 @@ PUBLISHED = {
     'DeblurGANv2-FPNMobileNet': {'type': 'DeblurGANv2', 'backbone': 'mobilenet', 'image_statistics': True},
     'EVSSM': {'type': 'EVSSM', 'dim': 48, 'num_blocks': [6, 6, 12], 'ffn_expansion_factor': 3, 'bias': False},
     'FFTformer': {'type': 'FFTformer', 'dim': 48, 'num_blocks': [6, 6, 12], 'ffn_expansion_factor': 3, 'bias': False},
+    'HI-Diff-net_d': {'type': 'HIDiffDenoiser', 'in_channel': 256, 'inner_channel': 512, 'block_num': 4, 'group': 4,
+                      'patch_expansion': 0.5, 'channel_expansion': 2},
+    'HI-Diff-net_g': {'type': 'HIDiffTransformer', 'num_blocks': [3, 5, 6, 6], 'ffn_expansion_factor': 2.66, 'embed_dim': 64},
+    'HI-Diff-net_le': {'type': 'HIDiffEncoder', 'in_chans': 6, 'block_num': 6, 'channel_expansion': 4},
+    'HI-Diff-net_le_dm': {'type': 'HIDiffEncoder', 'in_chans': 3, 'embed_dim': 64},
     'HINet': {'type': 'HINet', 'wf': 64, 'depth': 5, 'hin_position_left': 3, 'hin_position_right': 4},
     'MIMO-UNet': {'type': 'MIMOUNet', 'num_res': 8, 'base_channel': 32},
     'MIMO-UNetPlus': {'type': 'MIMOUNetPlus', 'num_res': 20, 'base_channel': 32},
@@ -45,6 +50,11 @@ OTHERS = [
      'ffn_expansion_factor': 1.7, 'bias': True, 'LayerNorm_type': 'BiasFree'},
     {'type': 'FFTformer', 'dim': 8, 'num_blocks': [1, 2, 1], 'num_refinement_blocks': 3, 'ffn_expansion_factor': 2.5},
     {'type': 'EVSSM', 'dim': 16, 'num_blocks': [2, 4, 2], 'ffn_expansion_factor': 1.5, 'bias': True},
+    {'type': 'HIDiff', 'net_g': {'type': 'HIDiffTransformer', 'dim': 8, 'num_blocks': [1, 2, 1, 1], 'num_refinement_blocks': 3,
+                                 'heads': [1, 2, 2, 4], 'ffn_expansion_factor': 2, 'bias': True, 'LayerNorm_type': 'BiasFree',
+                                 'embed_dim': 4, 'group': 2},
+     'net_le_dm': {'type': 'HIDiffEncoder', 'embed_dim': 4, 'block_num': 2, 'group': 2, 'channel_expansion': 3},
+     'net_d': {'type': 'HIDiffDenoiser', 'in_channel': 16, 'out_channel': 16, 'inner_channel': 24, 'block_num': 2, 'group': 2}},
     {'type': 'DBGAN', 'nf': 8, 'nb': 2, 'gc': 4},
     {'type': 'DoubleScaleDiscriminator', 'ndf': 4, 'patch_layers': 2, 'full_layers': 4},
     {'type': 'MAXIM', 'features': 4, 'num_stages': 2, 'num_groups': 1, 'block_size_hr': [4, 4], 'grid_size_hr': [8, 8],
@@ -72,7 +82,7 @@ def contains(options: dict, part: dict) -> bool:
 
 
 @pytest.mark.parametrize('name', sorted(
-    path.parent.name for path in DATA.glob('*/layout.json') if not path.parent.name.startswith('MAXIM')))  # flax names
+    path.parent.name for path in DATA.glob('*/layout.json') if path.parent.name in PUBLISHED))  # MAXIM's have flax names
 def test_every_published_layout(name: str) -> None:
     found = recognise(published(name))
     assert contains(found.options, PUBLISHED[name]) and found.notes == ()
