@@ -24,7 +24,7 @@ SMALL = 2**18
 _measured: weakref.WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], float]] = weakref.WeakKeyDictionary()
 
 
-class _LiveTensors(TorchDispatchMode):
+class LiveTensors(TorchDispatchMode):
     """Counts the bytes of all tensors that are made while it is entered, and the most that were alive at once."""
 
     def __init__(self) -> None:
@@ -86,7 +86,7 @@ def _peak(call: Callable[[], Any], device: torch.device) -> int:
             torch.cuda.reset_peak_memory_stats(device)
             call()
             return torch.cuda.max_memory_allocated(device) - before
-        with _LiveTensors() as tensors:
+        with LiveTensors() as tensors:
             call()
         return tensors.peak
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -71,6 +72,17 @@ class LatentNet(nn.Module):
         else:
             self.__dict__['base'] = shared_base(base, self.version, getattr(torch, base_precision), vae_tiling=vae_tiling,
                                                 **self.savings)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """A constructor's ``**base`` stands for this class's arguments, and says so: options are checked by signatures."""
+        super().__init_subclass__(**options)
+        own, inherited = (inspect.signature(each.__init__).parameters for each in (cls, LatentNet))
+        arguments = {name: argument for name, argument in own.items() if argument.kind is not argument.VAR_KEYWORD}
+        if len(arguments) < len(own):
+            arguments |= {name: argument.replace(kind=argument.KEYWORD_ONLY) for name, argument in inherited.items()
+                          if name not in arguments}
+            cls.__init__.__signature__ = inspect.Signature(arguments.values())
+            cls.__init__.__annotations__ = {**get_type_hints(LatentNet.__init__), **cls.__init__.__annotations__}
 
     def complete(self, denoiser: nn.Module) -> None:
         """Set what denoises, reads and makes images: modules that hold the network's parts and are no parts themselves."""

@@ -111,6 +111,7 @@ def controls(control: nn.Module, x: Tensor, t: Tensor, context: Tensor) -> list[
         t: Steps, (B,).
         context: The text's tokens, (B or 1, 77, C).
     """
+    x = x.to(control.dtype)
     skips, middle = control(x, t, context.expand(len(x), -1, -1).to(x.dtype), controlnet_cond=x.new_zeros(()),
                             return_dict=False)
     return [*skips, middle]
@@ -180,8 +181,8 @@ class StableDiffusion(nn.Module):
         if not prompt:
             tokens = [_START, _END]
         elif self.tokenizer is None:
-            raise InputError('A prompt needs the tokenizer of CLIP, which single files lack; name a diffusers folder with its '
-                             'folder tokenizer in network_g: base, or leave the prompt out.')
+            raise InputError("A prompt needs CLIP's tokenizer, and the base model has none, as single files never have; name a "
+                             'diffusers folder with its folder tokenizer in network_g: base, or leave the prompt out.')
         else:
             tokens = require('transformers').CLIPTokenizer.from_pretrained(self.tokenizer)(
                 prompt, truncation=True, max_length=_TOKENS)['input_ids']

@@ -85,7 +85,7 @@ def test_single_file(tmp_path: Path) -> None:
     assert isinstance(loaded.unet, UNet2DConditionModel)
     with pytest.raises(InputError, match='Stable Diffusion itself.*network_g: base'):
         read_weights(file)
-    with pytest.raises(InputError, match='A prompt needs the tokenizer'):
+    with pytest.raises(InputError, match="A prompt needs CLIP's tokenizer"):
         loaded.context('a', torch.device('cpu'))
 
 

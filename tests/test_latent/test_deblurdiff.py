@@ -189,3 +189,15 @@ def test_colours_and_low_frequencies() -> None:
 def test_points_that_guide_need_a_prompt(net: torch.nn.Module) -> None:
     with pytest.raises(InputError, match='leads from negative_prompt to prompt, which are the same'):
         Restorer(net).restore(photo(32, 32), OperatingPoint(sampler='native', steps=1, guidance_scale=2.0))
+
+
+@pytest.mark.parametrize('change, words', [
+    ({'vae_tilling': True}, "has no option 'vae_tilling'; did you mean vae_tiling"),
+    ({'attention_window': 'all'}, 'attention_window must be a whole number or nothing'),
+    ({'base_precision': 'float16'}, "base_precision must be 'float32' or 'bfloat16'"),
+    ({'kernel_size': 4}, 'kernel_size must be odd'),
+    ({'base_size': SIZE}, 'base_size describes a base of its own'),
+])
+def test_options_that_mean_nothing_are_refused(network: dict[str, Any], change: dict, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        plan_arch({**network, **change})

@@ -49,10 +49,10 @@ class LKPN(nn.Module):
             t: Steps, (B,).
             context: The text's tokens, (1 or B, 77, C).
         """
-        x = torch.cat([blurred, noisy], dim=1) if self.sees_noisy else blurred
+        x = (torch.cat([blurred, noisy], dim=1) if self.sees_noisy else blurred).to(self.unet.dtype)
         if not self.sees_noisy:
             t, context = torch.zeros_like(t), torch.zeros_like(context)
-        return self.unet(x, t, context.expand(len(x), -1, -1), return_dict=False)[0]
+        return self.unet(x, t, context.expand(len(x), -1, -1).to(x.dtype), return_dict=False)[0]
 
     def forward(self, blurred: Tensor, noisy: Tensor, t: Tensor, context: Tensor) -> Tensor:
         """The deblurred latent, (B, 4, h, w)."""
