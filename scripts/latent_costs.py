@@ -27,6 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stochastic_refine.archs.build import plan_arch
 from stochastic_refine.archs.sampling import Part
+from stochastic_refine.comparison.complexity import parameters_of
 from stochastic_refine.comparison.published import published_table
 from stochastic_refine.errors import InputError
 from stochastic_refine.inference.memory import LiveTensors
@@ -136,17 +137,11 @@ def training_bytes(net: nn.Module, system: System, side: int) -> int:
     return peak(lambda: system.loss(net, lq, gt).backward(), net, *(part.net for part in net.parts(default_point(net))))
 
 
-def parameters(net: nn.Module) -> dict[int, nn.Parameter]:
-    """All parameters, those of parts that are shared among them; each once."""
-    modules = [net, *(part.net for part in net.parts(default_point(net)))]
-    return {id(parameter): parameter for module in modules for parameter in module.parameters()}
-
-
 def row(name: str, system: System) -> dict[str, Any]:
     """A system's figures by column."""
     published = published_table('deblurdiff_cost')['rows'].get(system.published, {})
     net = plan_arch(system.options).eval()
-    every = list(parameters(net).values())
+    every = parameters_of(net, default_point(net))
     trained = sum(parameter.numel() for parameter in every if parameter.requires_grad)
     total = sum(parameter.numel() for parameter in every)
     with fused_attention():

@@ -86,6 +86,13 @@ def complexity(net: nn.Module,
     return Complexity(params, 2e-9 * macs * ratio, measured_at, uncounted)
 
 
+def parameters_of(net: nn.Module, point: OperatingPoint) -> list[nn.Parameter]:
+    """All parameters that a restoration uses, each once: parts of a network that samples may be shared, and no submodules."""
+    parts = net.parts(point) if isinstance(net, SamplingNetwork) else ()
+    return list({id(parameter): parameter for module in (net, *(part.net for part in parts))
+                 for parameter in module.parameters()}.values())
+
+
 def operating_cost(net: nn.Module, point: OperatingPoint, height: int = 720, width: int = 1280) -> Complexity:
     """What restoring one image costs: each part of a network that samples times its calls, or one call of any other."""
     if not isinstance(net, SamplingNetwork):
@@ -97,11 +104,8 @@ def operating_cost(net: nn.Module, point: OperatingPoint, height: int = 720, wid
     for part, times in parts:
         for operator, count in part.uncounted.items():
             uncounted[operator] = uncounted.get(operator, 0) + times * count
-    # Parts may be shared with other networks, and then are no submodules.
-    params = {id(parameter): parameter.numel() for module in (net, *(part.net for part in net.parts(point)))
-              for parameter in module.parameters()}
     return Complexity(
-        params=sum(params.values()),
+        params=sum(parameter.numel() for parameter in parameters_of(net, point)),
         gflops=sum(part.gflops * times for part, times in parts) if counted else None,
         measured_at='; '.join(dict.fromkeys(part.measured_at for part, _ in parts)),
         uncounted=dict(sorted(uncounted.items())),

@@ -58,6 +58,10 @@ class DeblurDiff(LatentNet):
     """
 
     losses: ClassVar = {'noise': 'MSELoss', 'latent': 'MSELoss'}
+    #: The rows of the paper's ablation, as changed options, and the published table of them.
+    variants: ClassVar = {'ControlNet': {'type': 'ControlNet'}, 'w/o EAC': {'eac': False},
+                          'w/o SD for LKPN': {'sd_for_lkpn': False}, 'DeblurDiff': {}}
+    published_variants: ClassVar = 'deblurdiff_ablation'
 
     def __init__(self,
                  kpn_channels: int = 128,
