@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -23,13 +23,24 @@ from ..checkpoints.files import read_checkpoint, shape_problems
 from ..errors import InputError, words_of
 from .extra import require
 from .names import autoencoder_params, open_clip_params, split, unet_params
-from .stable_diffusion import Configs, StableDiffusion, build_text, configs
+from .stable_diffusion import SD15_SIZE, Configs, StableDiffusion, build_text, configs
 
-#: Folders of a diffusers folder, and what prefixes their tensors in a single file.
+#: Folders of a diffusers folder.
 _FOLDERS = Configs('unet', 'vae', 'text_encoder')
-_PREFIXES = Configs('model.diffusion_model.', 'first_stage_model.', 'cond_stage_model.model.')
-#: The same in a DeblurDiff's file, which has its base in it.
-_PREFIXES_INSIDE = Configs('unet.', 'vae.', 'clip.model.')
+_UNET, _VAE = 'model.diffusion_model.', 'first_stage_model.'
+
+
+def _without_constants(params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value for name, value in params.items() if not name.endswith('position_ids')}
+
+
+#: Prefixes of the parts in single files, and how the text encoder's names are translated: of Stable Diffusion 2, of 1, and of
+#: systems whose files have their base in them.
+_SINGLE_FILES = (
+    (Configs(_UNET, _VAE, 'cond_stage_model.model.'), open_clip_params),
+    (Configs(_UNET, _VAE, 'cond_stage_model.transformer.text_model.'), _without_constants),
+    (Configs('unet.', 'vae.', 'clip.model.'), open_clip_params),
+)
 _FILES = ('diffusion_pytorch_model.safetensors', 'model.safetensors', 'diffusion_pytorch_model.fp16.safetensors',
           'model.fp16.safetensors', 'diffusion_pytorch_model.bin', 'pytorch_model.bin')
 #: What earlier versions of diffusers called an autoencoder's attention; those of transformers put text_model. before all.
@@ -44,22 +55,32 @@ class Version:
     Args:
         name: Of the version.
         repository: Where it is published.
-        context: Channels of its text's tokens.
-        linear: Whether its transformers begin and end with linear layers, not 1x1 convolutions.
+        size: Arguments of :func:`~stochastic_refine.latent.stable_diffusion.configs`.
     """
 
     name: str
     repository: str
-    context: int
-    linear: bool
+    size: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def context(self) -> int:
+        """Channels of its text's tokens."""
+        return configs(**self.size).unet['cross_attention_dim']
+
+    @property
+    def linear(self) -> bool:
+        """Whether its transformers begin and end with linear layers, not 1x1 convolutions."""
+        return configs(**self.size).unet['use_linear_projection']
 
     @property
     def advice(self) -> str:
+        """What to do where it is missing."""
         return (f'fetch {self.name} (hf download {self.repository}) and name the repository, its folder or its single file in '
                 'network_g: base')
 
 
-SD21 = Version('Stable Diffusion 2.1 base', 'stabilityai/stable-diffusion-2-1-base', 1024, True)
+SD21 = Version('Stable Diffusion 2.1 base', 'stabilityai/stable-diffusion-2-1-base')
+SD15 = Version('Stable Diffusion 1.5', 'stable-diffusion-v1-5/stable-diffusion-v1-5', SD15_SIZE)
 _OTHERS = {(768, False): 'Stable Diffusion 1', (1024, True): 'Stable Diffusion 2', (2048, True): 'Stable Diffusion XL'}
 
 _shared: WeakValueDictionary[tuple[Any, ...], StableDiffusion] = WeakValueDictionary()
@@ -125,7 +146,7 @@ def find_base(name: str, version: Version) -> Path:
 
 def _planned(path: Path, version: Version) -> StableDiffusion:
     """Without weights; checked by names and shapes."""
-    states = _states(path, version, shapes_only=True)
+    states = _states(path, shapes_only=True)
     parts = _configs(path, states, version)
     base = StableDiffusion(parts)
     _check(base, states, path)
@@ -133,7 +154,7 @@ def _planned(path: Path, version: Version) -> StableDiffusion:
 
 
 def _loaded(path: Path, version: Version) -> StableDiffusion:
-    states = _states(path, version)
+    states = _states(path)
     parts = _configs(path, states, version)
     tokenizer = path / 'tokenizer'
     with torch.device('meta'):
@@ -147,20 +168,16 @@ def _loaded(path: Path, version: Version) -> StableDiffusion:
     return base
 
 
-def _states(path: Path, version: Version, shapes_only: bool = False) -> Configs:
+def _states(path: Path, shapes_only: bool = False) -> Configs:
     """The state dicts of the three parts, under the names that they have here."""
     if path.is_dir():
         return Configs(*(_state_of_folder(path / folder, shapes_only) for folder in _FOLDERS))
     params = _read(path, shapes_only)
-    for prefixes in (_PREFIXES, _PREFIXES_INSIDE):
-        parts = split(params, prefixes)
-        if all(parts.values()):
-            maps = (unet_params, autoencoder_params, open_clip_params)
-            return Configs(*(rename(part) for rename, part in zip(maps, parts.values())))
-    if any(name.startswith('cond_stage_model.transformer.text_model.') for name in params):
-        raise InputError(f'The base model {path} is Stable Diffusion 1 (by its text encoder), and this system is built on '
-                         f'{version.name}; {version.advice}.')
-    raise InputError(f'{path} is no single file of Stable Diffusion: no tensors {_PREFIXES.unet}* (first: '
+    for prefixes, text_params in _SINGLE_FILES:
+        unet, vae, text = split(params, prefixes).values()
+        if unet and vae and text:
+            return Configs(unet_params(unet), autoencoder_params(vae), text_params(text))
+    raise InputError(f'{path} is no single file of Stable Diffusion: no tensors {_UNET}* (first: '
                      f"{min(params, default='none')}); give such a file, or a whole diffusers folder.")
 
 
@@ -173,9 +190,8 @@ def _state_of_folder(folder: Path, shapes_only: bool) -> dict[str, Tensor]:
         name = name.removeprefix('text_model.')
         for old, new in _OLD_NAMES.items():
             name = name.replace(f'.attentions.0.{old}.', f'.attentions.0.{new}.')
-        if not name.endswith('.position_ids'):  # a constant
-            state[name] = value
-    return state
+        state[name] = value
+    return _without_constants(state)
 
 
 def _read(path: Path, shapes_only: bool) -> dict[str, Tensor]:
@@ -200,7 +216,7 @@ def _configs(path: Path, states: Configs, version: Version) -> Configs:
     try:
         context = unet['down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight'].shape[1]
         linear = unet['down_blocks.0.attentions.0.proj_in.weight'].dim() == 2
-        told = _told(path) if path.is_dir() else _inferred(states)
+        told = _told(path) if path.is_dir() else _inferred(states, linear)
     except (KeyError, IndexError) as error:
         raise InputError(f'The base model {path} lacks {error}; copy or download it again, or {version.advice}.') from error
     channels = unet['conv_in.weight'].shape[1]
@@ -228,8 +244,8 @@ def _told(path: Path) -> Configs:
     return Configs(unet, vae, text)
 
 
-def _inferred(states: Configs) -> Configs:
-    """What a single file's shapes say; the heads are as wide as in all of Stable Diffusion 2."""
+def _inferred(states: Configs, linear: bool) -> Configs:
+    """What a single file's shapes say; heads are those of all of Stable Diffusion 2, or of 1."""
     unet, vae, text = states
 
     def widths(state: Mapping[str, Tensor], side: str) -> list[int]:
@@ -243,7 +259,8 @@ def _inferred(states: Configs) -> Configs:
         'final_layer_norm.weight'].shape[0]
     return configs(channels=channels[0], mults=[width // channels[0] for width in channels], context=context,
                    vae_channels=vae_channels[0], vae_mults=[width // vae_channels[0] for width in vae_channels],
-                   text_layers=sum(name.endswith('.mlp.fc1.weight') for name in text), text_heads=max(hidden // 64, 1))
+                   text_layers=sum(name.endswith('.mlp.fc1.weight') for name in text), text_heads=max(hidden // 64, 1),
+                   **({} if linear else {key: SD15_SIZE[key] for key in ('text_activation', 'heads', 'linear')}))
 
 
 def _check(base: nn.Module, states: Configs, path: Path) -> None:
@@ -264,7 +281,7 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
-@foreign_layout(f'{_PREFIXES.unet}input_blocks.0.0.weight')
+@foreign_layout(f'{_UNET}input_blocks.0.0.weight')
 def _refused(params: Mapping[str, Tensor]) -> Recognised:
     raise InputError('it is Stable Diffusion itself, which restores nothing; a system on it names it in network_g: base, and '
                      'has weights of its own.')

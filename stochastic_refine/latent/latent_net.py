@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, Literal, get_type_hints
 
 import torch
@@ -31,13 +32,13 @@ class LatentNet(nn.Module):
         base: Stable Diffusion's weights: a diffusers folder, a single file, or a repository of a hub that is on this machine.
             They stay frozen, are shared by all networks that use them and are in no checkpoint. None: the network has a base of
             its own, which is in its checkpoint, as in the authors' files.
-        base_size: Of a base of its own, if not Stable Diffusion 2.1: arguments of
+        base_size: Of a base of its own, where it differs from the published one: arguments of
             :func:`~stochastic_refine.latent.stable_diffusion.configs`.
         base_precision: Of the base's weights, which are cast once.
         attention_window: Side of the windows of a feature map within which its pixels attend to each other; None for all.
         attention_slicing: Compute attention one head after the other.
-        vae_tiling: Encode and decode images of more than 512 pixels in overlapping tiles; the blurred image's latent is then
-            the mode, not a draw.
+        vae_tiling: Encode and decode images of more than 512 pixels in overlapping tiles, as is done anyway where the memory
+            does not suffice or tiles are asked for; the blurred image's latent is then the mode, not a draw.
         gradient_checkpointing: Compute activations again in the backward pass.
     """
 
@@ -66,12 +67,12 @@ class LatentNet(nn.Module):
         self.savings = {'attention_window': attention_window, 'attention_slicing': attention_slicing,
                         'gradient_checkpointing': gradient_checkpointing}
         self.shares_base = base is not None
+        dtype = getattr(torch, base_precision)
         if base is None:
-            self.base = StableDiffusion(configs(**(base_size or {}))).to(getattr(torch, base_precision)).economise(
-                vae_tiling=vae_tiling, **self.savings)
+            own = StableDiffusion(configs(**{**self.version.size, **(base_size or {})})).to(dtype)
+            self.base = own.economise(vae_tiling=vae_tiling, **self.savings)
         else:
-            self.__dict__['base'] = shared_base(base, self.version, getattr(torch, base_precision), vae_tiling=vae_tiling,
-                                                **self.savings)
+            self.__dict__['base'] = shared_base(base, self.version, dtype, vae_tiling=vae_tiling, **self.savings)
 
     def __init_subclass__(cls, **options: Any) -> None:
         """A constructor's ``**base`` stands for this class's arguments, and says so: options are checked by signatures."""
@@ -138,16 +139,20 @@ class LatentNet(nn.Module):
         """A seed's noise is, in this order, that of the blurred latent, that to start with, and that of each step."""
         padded = pad_to(lq, self.multiple)
         size = tuple(side // SCALE for side in padded.shape[-2:])
-        denoiser = run.tiled(self.parts(point)[-1], padded, max(map(len, batches)), sampling=True)
+        *ends, part = self.parts(point)
+        denoiser = run.tiled(part, padded, max(map(len, batches)), sampling=True)
+        tiling = self.vae_tiling or any(run.tiled(end, padded).calls(*(side // end.scale for side in padded.shape[-2:])) > 1
+                                        for end in ends)
         from_low = point.start == 'low_frequencies'
         run.start(1 + from_low + len(batches) * (point.calls * denoiser.calls(*size) + 1))
 
         def encoded(image: Tensor) -> Tensor:
-            moments = self._encoder(image)
+            with self._vae_in_tiles(tiling):
+                moments = self._encoder(image)
             run.advance()
             return moments
 
-        blurred = encoded(padded)
+        blurred = encoded(pad_to(self.seen(lq), self.multiple))
         low = encoded(to_signed(pad_to(low_frequencies(lq), self.multiple))) if from_low else None
         context = self.base.context(point.prompt or '', lq.device)
         unguided = self.base.context(point.negative_prompt or '', lq.device) if point.is_guided else None
@@ -156,7 +161,7 @@ class LatentNet(nn.Module):
 
         def draw(seeds: range) -> Tensor:
             noise = SampleNoise(seeds, (_CHANNELS, *size), lq.device)
-            seen = self._draw_latent(blurred, noise())
+            seen = self._draw_latent(blurred, noise(), tiling)
 
             def denoise(z: Tensor, level: float) -> Tensor:
                 t = torch.full((len(z), ), float(step_of[level]), device=z.device)
@@ -169,11 +174,22 @@ class LatentNet(nn.Module):
             start = noise()
             if low is not None:
                 start = forward_marginal(low[:, :_CHANNELS] * self._factor, start, self.schedule.alpha_bars[-1].item())
-            image = self._decoder(ancestral(denoise, start, schedule, noise))[..., :lq.shape[-2], :lq.shape[-1]]
+            latent = ancestral(denoise, start, schedule, noise)
+            with self._vae_in_tiles(tiling):
+                image = self._decoder(latent)[..., :lq.shape[-2], :lq.shape[-1]]
             run.advance()
-            return match_colours((image + 1) / 2, lq).clamp_(0, 1)
+            return self.finished((image + 1) / 2, lq).clamp_(0, 1)
 
         return None, draw
+
+    def seen(self, lq: Tensor) -> Tensor:
+        """What the autoencoder reads of the blurred image, (B, 3, H, W), [0, 1]: DeblurDiff's authors give it that itself,
+        although it was trained for [-1, 1], in which it reads sharp images."""
+        return lq
+
+    def finished(self, image: Tensor, lq: Tensor) -> Tensor:
+        """The restored image, (B, 3, H, W), about [0, 1], with the colours of the blurred one, (1, 3, H, W)."""
+        return match_colours(image, lq)
 
     # ---------------------------------------------------------------- training
 
@@ -182,7 +198,7 @@ class LatentNet(nn.Module):
 
         Args:
             lq: Blurred image, (B, 3, H, W), [0, 1].
-            gt: Sharp image like ``lq``, H and W multiples of 64; given in training only.
+            gt: Sharp image like ``lq``, H and W multiples of 8; given in training only.
 
         Returns:
             Without ``gt`` one sample like ``lq``, the same at each call. With it a prediction and its target for each of
@@ -194,8 +210,8 @@ class LatentNet(nn.Module):
             restorer, point = Restorer(self), default_point(self)
             return torch.stack([restorer.restore(image, point).image for image in lq]).clone()
         with torch.no_grad():
-            blurred, sharp = (self._draw_latent(moments, torch.randn_like(moments[:, :_CHANNELS]))
-                              for moments in (self._encoder(lq), self._encoder(to_signed(gt))))
+            blurred, sharp = (self._draw_latent(moments, torch.randn_like(moments[:, :_CHANNELS]), self.vae_tiling)
+                              for moments in (self._encoder(self.seen(lq)), self._encoder(to_signed(gt))))
             context = self.base.context('', lq.device)
         t = torch.randint(self.schedule.steps, (len(lq), ), device='cpu')
         noise = torch.randn_like(sharp)
@@ -211,9 +227,18 @@ class LatentNet(nn.Module):
     def _factor(self) -> float:
         return self.base.vae.config.scaling_factor
 
-    def _draw_latent(self, moments: Tensor, noise: Tensor) -> Tensor:
-        """A draw, (B, 4, h, w), scaled, from what the encoder says of an image, (B or 1, 8, h, w)."""
+    @contextmanager
+    def _vae_in_tiles(self, tiling: bool) -> Iterator[None]:
+        vae = self.base.vae
+        before, vae.use_tiling = vae.use_tiling, tiling
+        try:
+            yield
+        finally:
+            vae.use_tiling = before
+
+    def _draw_latent(self, moments: Tensor, noise: Tensor, mode: bool) -> Tensor:
+        """A draw, or the mode, (B, 4, h, w), scaled, of what the encoder says of an image, (B or 1, 8, h, w)."""
         mean, logvar = moments.chunk(2, dim=1)
-        if self.vae_tiling:
+        if mode:
             return (self._factor * mean).expand_as(noise)
         return self._factor * (mean + (0.5 * logvar).exp() * noise)

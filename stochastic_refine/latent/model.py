@@ -30,6 +30,11 @@ class LatentModel(SamplingModel):
             if key.endswith('_opt') and options and key.removesuffix('_opt') not in known:
                 raise InputError(f"train: {key} has no meaning for {opt['network_g']['type']}, whose losses are "
                                  f"{', '.join(f'{name}_opt' for name in known)}; rename or remove it.")
+        if (opt.get('val') or {}).get('grids'):
+            raise InputError('val: grids has no meaning for a network that diffuses latents; its windows are network_g: '
+                             'attention_window, and tile cuts the image.')
+        if opt['is_train'] and (size := opt['datasets']['train'].get('gt_size') or 8) % 8:
+            raise InputError(f'datasets: train: gt_size must be a multiple of 8, the pixels of a latent one, got {size}.')
         super().check_options(opt)
 
     @classmethod

@@ -14,8 +14,8 @@ from ..errors import InputError
 from .extra import require
 from .windows import attend_in_windows
 
-#: CLIP's tokens for start and end of a text, its padding, and the length of all texts.
-_START, _END, _PADDING, _TOKENS = 49406, 49407, 0, 77
+#: CLIP's tokens for start and end of a text, and the length of all texts.
+_START, _END, _TOKENS = 49406, 49407, 77
 #: Image pixels per latent pixel along a side.
 SCALE = 8
 
@@ -33,8 +33,10 @@ def unet_config(channels: int = 320,
                 head_channels: int = 64,
                 context: int = 1024,
                 in_channels: int = 4,
-                out_channels: int = 4) -> dict[str, Any]:
-    """A U-Net of Stable Diffusion 2's kind: transformers at all sizes but the smallest, linear projections around them.
+                out_channels: int = 4,
+                heads: int | None = None,
+                linear: bool = True) -> dict[str, Any]:
+    """A U-Net of Stable Diffusion's kind: transformers at all sizes but the smallest.
 
     Args:
         channels: At the full size.
@@ -42,14 +44,16 @@ def unet_config(channels: int = 320,
         head_channels: Of one attention head.
         context: Channels of the text's tokens.
         in_channels, out_channels: Latent channels.
+        heads: Attention heads at every level, in place of ``head_channels``: 8 in Stable Diffusion 1.
+        linear: Whether the transformers begin and end with linear layers: not in Stable Diffusion 1.
     """
     widths, last = [channels * mult for mult in mults], len(mults) - 1
     return {'in_channels': in_channels, 'out_channels': out_channels, 'block_out_channels': widths, 'layers_per_block': 2,
             'down_block_types': ['CrossAttnDownBlock2D'] * last + ['DownBlock2D'],
             'up_block_types': ['UpBlock2D'] + ['CrossAttnUpBlock2D'] * last,
             # the number of heads, whatever diffusers calls it
-            'attention_head_dim': [max(width // head_channels, 1) for width in widths],
-            'cross_attention_dim': context, 'use_linear_projection': True}
+            'attention_head_dim': heads or [max(width // head_channels, 1) for width in widths],
+            'cross_attention_dim': context, 'use_linear_projection': linear}
 
 
 def configs(channels: int = 320,
@@ -59,14 +63,21 @@ def configs(channels: int = 320,
             vae_channels: int = 128,
             vae_mults: Sequence[int] = (1, 2, 4, 4),
             text_layers: int = 23,
-            text_heads: int = 16) -> Configs:
+            text_heads: int = 16,
+            text_activation: str = 'gelu',
+            heads: int | None = None,
+            linear: bool = True) -> Configs:
     """Stable Diffusion 2.1 base unless told otherwise; its text encoder without the last layer, which is not read."""
     vae = {'block_out_channels': [vae_channels * mult for mult in vae_mults], 'layers_per_block': 2, 'latent_channels': 4,
            'down_block_types': ['DownEncoderBlock2D'] * len(vae_mults),
            'up_block_types': ['UpDecoderBlock2D'] * len(vae_mults), 'sample_size': 512}
     text = {'hidden_size': context, 'intermediate_size': 4 * context, 'num_hidden_layers': text_layers,
-            'num_attention_heads': text_heads, 'hidden_act': 'gelu', 'projection_dim': 512, 'vocab_size': _END + 1}
-    return Configs(unet_config(channels, mults, head_channels, context), vae, text)
+            'num_attention_heads': text_heads, 'hidden_act': text_activation, 'projection_dim': 512, 'vocab_size': _END + 1}
+    return Configs(unet_config(channels, mults, head_channels, context, heads=heads, linear=linear), vae, text)
+
+
+#: Arguments of :func:`configs` for Stable Diffusion 1.5.
+SD15_SIZE = {'context': 768, 'text_layers': 12, 'text_heads': 12, 'text_activation': 'quick_gelu', 'heads': 8, 'linear': False}
 
 
 def build_unet(config: Mapping[str, Any]) -> nn.Module:
@@ -146,6 +157,7 @@ class StableDiffusion(nn.Module):
         self.vae = require('diffusers').AutoencoderKL.from_config(dict(parts.vae))
         self.text = build_text(parts.text)
         self.tokenizer = tokenizer
+        self._padding = 0 if parts.unet['use_linear_projection'] else _END  # of Stable Diffusion 2, and of 1
         self._contexts: dict[tuple[str, torch.device], Tensor] = {}
         self.requires_grad_(False)
         self.eval()
@@ -186,7 +198,7 @@ class StableDiffusion(nn.Module):
         else:
             tokens = require('transformers').CLIPTokenizer.from_pretrained(self.tokenizer)(
                 prompt, truncation=True, max_length=_TOKENS)['input_ids']
-        return torch.tensor([tokens + [_PADDING] * (_TOKENS - len(tokens))])
+        return torch.tensor([tokens + [self._padding] * (_TOKENS - len(tokens))])
 
 
 class Encoder(nn.Module):

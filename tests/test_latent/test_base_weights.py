@@ -17,7 +17,9 @@ from stochastic_refine.archs.pretrained import read_weights
 from stochastic_refine.checkpoints.weights_folder import find_weights
 from stochastic_refine.errors import InputError
 from stochastic_refine.inference.weights import check_runs
-from stochastic_refine.latent.base_weights import SD21, shared_base
+from stochastic_refine.latent import names
+from stochastic_refine.latent.base_weights import SD15, SD21, shared_base
+from stochastic_refine.latent.stable_diffusion import SD15_SIZE, StableDiffusion, configs
 
 from .tiny_diffusion import SIZE
 
@@ -49,8 +51,6 @@ def test_single_file(tmp_path: Path) -> None:
     """Under the names of LDM and OpenCLIP, with the layer that is not read."""
     from diffusers import UNet2DConditionModel
 
-    from stochastic_refine.latent import names
-    from stochastic_refine.latent.stable_diffusion import StableDiffusion, configs
     size = {**SIZE, 'channels': 64, 'head_channels': 64, 'mults': [1, 1, 1, 1], 'context': 64, 'text_heads': 1}
     net = StableDiffusion(configs(**size))
     state = {'model.diffusion_model.': net.unet.state_dict(), 'first_stage_model.': net.vae.state_dict()}
@@ -83,6 +83,8 @@ def test_single_file(tmp_path: Path) -> None:
         expected, found = getattr(net, part).state_dict(), getattr(loaded, part).state_dict()
         assert expected.keys() == found.keys() and all(torch.equal(found[name], value) for name, value in expected.items())
     assert isinstance(loaded.unet, UNet2DConditionModel)
+    with pytest.raises(InputError, match='and this system is built on Stable Diffusion 1.5 .768.'):
+        shared_base(str(file), SD15, torch.float32)
     with pytest.raises(InputError, match='Stable Diffusion itself.*network_g: base'):
         read_weights(file)
     with pytest.raises(InputError, match="A prompt needs CLIP's tokenizer"):
@@ -92,8 +94,6 @@ def test_single_file(tmp_path: Path) -> None:
 def test_names_are_those_of_diffusers_converters() -> None:
     from diffusers.loaders import single_file_utils as theirs
 
-    from stochastic_refine.latent import names
-    from stochastic_refine.latent.stable_diffusion import configs
     layout = json.loads((Path(__file__).parents[1] / 'data/parity/DeblurDiff-full-all/layout.json').read_text())['tensors']
     shapes = {name: torch.empty(shape, device='meta') for name, (shape, _) in layout.items()}
     unet = names.split(shapes, ['unet.'])['unet.']
@@ -162,3 +162,11 @@ def test_folder_and_file_are_not_mixed_up(base: Path, tmp_path: Path, network: d
             plan_arch({**network, 'base': str(given)})
     with pytest.raises(InputError, match='is a diffusers folder.*single file, so give one'):
         find_weights(base)
+
+
+def test_stable_diffusion_1_5_is_the_published_size() -> None:
+    """For systems that are built on it."""
+    with torch.device('meta'):
+        net = StableDiffusion(configs(**SD15_SIZE))
+    counts = [sum(parameter.numel() for parameter in part.parameters()) for part in (net.unet, net.vae, net.text)]
+    assert counts == [859_520_964, 83_653_863, 123_060_480]

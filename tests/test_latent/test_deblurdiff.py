@@ -117,6 +117,7 @@ def test_tiles_of_latents_cover_the_image(net: torch.nn.Module) -> None:
     restored = Restorer(net, tile=96, on_call=lambda done, total: calls.append((done, total))).restore(
         photo(64, 256), default_point(net).changed(steps=1))
     assert 'blended tiles of 64 pixels' in restored.tiling and restored.image.isfinite().all()
+    assert restored.tiling.startswith('KernelControlledUNet') and 'Encoder' in restored.tiling
     assert calls[-1][0] == calls[-1][1] == 2 + 5  # 32 latent pixels by tiles of 8 that overlap by 2
 
 
@@ -133,8 +134,6 @@ def test_memory_savings_give_the_same(network: dict[str, Any], net: torch.nn.Mod
         sum((a - b).square().mean() for a, b in pairs.values()).backward()
         losses.append(each.controlnet.conv_in.weight.grad)
     torch.testing.assert_close(*losses, atol=1e-5, rtol=1e-3)
-    tiled = build_arch({**network, 'vae_tiling': True}).eval()  # the mode instead of a draw
-    assert torch.equal(*(tiled._draw_latent(torch.ones(1, 8, 2, 2), torch.full((1, 4, 2, 2), n)) for n in (0.0, 5.0)))
 
 
 @pytest.mark.parametrize('changes, channels, outputs', [({}, 8, 36), ({'eac': False}, 8, 4), ({'sd_for_lkpn': False}, 4, 36)])

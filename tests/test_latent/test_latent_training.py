@@ -10,6 +10,8 @@ import pytest
 import torch
 import yaml
 
+from stochastic_refine.errors import InputError
+
 from .tiny_diffusion import SMALL
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,3 +51,17 @@ def test_five_iterations(name: str, base: Path, pairs: Path, build_model: Any, t
     model.save_network([net, model.net_g_ema], 'net_g', 5, ['params', 'params_ema'])
     saved = read_weights(tmp_path / 'net_g_5.pth')
     assert saved.params.keys() == before.keys() and saved.metadata['network']['base'] == str(base)
+
+
+@pytest.mark.parametrize('block, change, words', [
+    ('train', {'flow_opt': {'type': 'L1Loss'}}, 'no meaning for DeblurDiff, whose losses are noise_opt, latent_opt'),
+    ('val', {'grids': True, 'crop_size': 256}, 'grids has no meaning.*attention_window'),
+    ('val', {'final_variance': 0.1}, 'final_variance means nothing to the sampler native'),
+    ('val', {'guidance_scale': 2.0}, 'give a prompt'),
+])
+def test_options_without_meaning(parsed: Any, block: str, change: dict, words: str) -> None:
+    from stochastic_refine.latent.model import LatentModel
+    opt = parsed(yaml.safe_load((ROOT / 'options/latent/train_deblurdiff.yml').read_text()))
+    opt[block] |= change
+    with pytest.raises(InputError, match=words):
+        LatentModel.check_options(opt)
