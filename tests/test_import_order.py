@@ -16,6 +16,7 @@ FILES = sorted(path for path in PACKAGE.rglob('*.py') if path != PACKAGE / '__in
 #: itself and the floors below its own.
 FLOORS = [
     {'errors': 'the exceptions and their words'},
+    {'files': 'results written whole, strict JSON, hashes of contents'},
     {'values': 'single checks and their sentences', 'processes': 'work that processes share'},
     {'diffusion': 'equations of diffusion, pure torch', 'blur': 'equations of blur, pure torch'},
     {'checkpoints': 'weights as files and folders, read safely and written atomically'},
@@ -137,7 +138,7 @@ def test_checker_finds(module, source):
 def test_checker_tells_where_a_thing_belongs():
     fault, = violations('from ..studies.calibration import half_width', (NAME, 'inference', 'tiling'))
     assert 'inference.tiling imports stochastic_refine.studies.calibration.half_width' in fault
-    assert 'belongs on a floor below them (errors, values, ' in fault
+    assert 'belongs on a floor below them (errors, files, ' in fault
 
 
 @pytest.mark.parametrize('module, source', [

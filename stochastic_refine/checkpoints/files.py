@@ -1,4 +1,4 @@
-"""Checkpoint files: what is in them, how they are read safely and written atomically.
+"""Checkpoint files: what is in them, how they are read safely and written.
 
 A checkpoint is BasicSR's ``.pth`` (``{'params': ..., 'params_ema': ...}``) or a ``.safetensors`` file. Ours also carries, under
 ``stochastic_refine``, what is needed to restore with it and no YAML: the network's options and its operating points.
@@ -7,10 +7,8 @@ A checkpoint is BasicSR's ``.pth`` (``{'params': ..., 'params_ema': ...}``) or a
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..files import write_atomically
 from .sharded import is_sharded, read_sharded
 from .torch_files import read_torch_file
 
@@ -145,79 +144,11 @@ def write_metadata(source: str | Path, target: str | Path, key: str, value: Any)
     write_atomically(target, lambda temporary: torch.save({**content, METADATA_KEY: metadata}, temporary))
 
 
-def write_atomically(path: str | Path, write: Callable[[str], object]) -> None:
-    """Write ``path`` through a temporary file beside it, so that it is never half-written and the old one never lost.
-
-    Args:
-        path: Final file; its folder must exist.
-        write: Called with the temporary file's name, which has the same suffix.
-
-    Raises:
-        InputError: If the disk is full or the folder cannot be written; nothing is left behind.
-    """
-    path = Path(path)
-    temporary = None
-    try:
-        handle, temporary = tempfile.mkstemp(prefix=f'.{path.stem}.', suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-        write(temporary)
-        with open(temporary, 'rb+') as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException as error:  # Ctrl-C leaves nothing behind either
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
-        # torch and safetensors wrap a failing write in errors of their own; torch's archive writer is inline_container
-        if isinstance(error, OSError) or any(word in str(error).lower() for word in ('write', 'space', 'inline_container')):
-            kept = ', the previous one is kept' if path.exists() else ''
-            raise InputError(f'{path} could not be written ({error}){kept}; free some space or choose another '
-                             'folder.') from error
-        raise
-
-
-def check_writable(path: str | Path, as_folder: bool = False) -> None:
-    """Check that a file or folder can be made at ``path``, as far as can be told without making it.
-
-    Raises:
-        InputError: If one of the folders above it is a file or must not be written, or ``path`` is a file where a folder is
-            wanted.
-    """
-    place = Path(path)
-    while not os.path.exists(place) and place != place.parent:
-        place = place.parent
-    if (as_folder or place != Path(path)) and not place.is_dir():
-        raise InputError(f'{path} cannot be made, as {place} is a file; choose another place.')
-    folder = place if place.is_dir() else place.parent
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f'{path} cannot be written, as {folder} is read-only for you; choose another place.')
-
-
-def make_folder(folder: str | Path) -> None:
-    """Make a folder for results, with those above it, before the work whose results it gets.
-
-    Raises:
-        InputError: If it cannot be made or written.
-    """
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f'Output folder {folder} cannot be made ({error.strerror}); choose another one.') from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f'Output folder {folder} cannot be written; choose another one.')
-
-
 def remove_leftovers(folder: str | Path) -> None:
     """Remove the temporary files and folders that a process killed while it saved left; none may be saving there now."""
     for path in Path(folder).glob('.*.*'):
         if path.suffix in ('.pth', '.state'):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def load_weights(net: nn.Module, params: Mapping[str, Tensor], where: str) -> None:

@@ -71,7 +71,7 @@ def _check_places(args: argparse.Namespace) -> None:
     """Refuse places for results that cannot be written, before any work."""
     places = [place for key in ('output', 'destination') if (place := getattr(args, key, None)) is not None]
     if places:
-        from ..checkpoints import check_writable
+        from ..files import check_writable
         for place in places:
             check_writable(place, as_folder=getattr(args, 'output_is_folder', False))
 

@@ -11,9 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoints import write_atomically
-from .tables import jsonable
-
 
 def read_json(file: Path, fits: Callable[[Any], bool]) -> Any | None:
     """The content of a JSON file, or None if it cannot be read or ``fits`` says no."""
@@ -36,15 +33,8 @@ def read_arrays(file: Path) -> dict[str, NDArray[Any]] | None:
         return None
 
 
-def write_json(file: Path, content: Any) -> None:
-    """Write a file for :func:`read_json`, as strict JSON; :func:`as_numbers` gives scores back that are no finite numbers."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(jsonable(content), ensure_ascii=False, allow_nan=False)
-    write_atomically(file, lambda temporary: Path(temporary).write_text(text, encoding='utf-8'))
-
-
 def as_numbers(values: Mapping[str, float | str | None]) -> dict[str, float]:
-    """Scores from strict JSON, where NaN is null and infinities are text."""
+    """Scores from strict JSON, as :func:`~stochastic_refine.files.write_json` writes it: NaN is null, infinities are text."""
     return {key: math.nan if value is None else float(value) for key, value in values.items()}
 
 

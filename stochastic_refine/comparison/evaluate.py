@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import json
 import math
 import statistics
 from collections.abc import Sequence
@@ -16,10 +15,10 @@ import numpy as np
 import torch
 
 from ..archs.sampling import SamplingNetwork
-from ..checkpoints import make_folder, write_atomically
 from ..data.archives import first_few
 from ..data.image_files import count_in_words, other_files
 from ..errors import InputError
+from ..files import make_folder, write_atomically, write_json
 from ..inference.devices import process_device
 from ..metrics.distribution import frechet_distance, kernel_distance
 from ..processes import rank, world_size
@@ -214,8 +213,7 @@ def _score_entries(entries: list[_Entry], pairs: list[Pair], rules: Protocol, me
         write_atomically(output / 'scores.csv', lambda temporary: _write_lines(temporary, lines))
         found = {entry.row: [{name: _from_run(path, output) for name, path in images.items()} for images in entry.images]
                  for entry in entries}
-        write_atomically(output / 'images.json', lambda temporary: Path(temporary).write_text(
-            json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + '\n', encoding='utf-8'))
+        write_json(output / 'images.json', found)
     return Table(f'{rules.name}, {len(pairs)} images', [], rows, {}, list(dict.fromkeys(notes)))
 
 

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 from torch import Tensor, nn
 
-from ..checkpoints import write_atomically
 from ..data.image_files import open_image
 from ..data.synthetic_blur_dataset import read_rgb
 from ..errors import InputError
+from ..files import write_atomically
 from ..inference.operating_point import OperatingPoint
 from ..inference.restorer import Restorer
 from ..processes import my_share, run_parallel, wait_for_all

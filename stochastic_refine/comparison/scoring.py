@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoints import write_atomically
 from ..data.synthetic_blur_dataset import read_rgb
 from ..errors import InputError, MetricUnavailable
+from ..files import write_atomically, write_json
 from ..metrics.distribution import inception_features, patches
 from ..processes import my_share, run_parallel, wait_for_all
 from ..registration import register_all
 from ..values import nearest
 from .alignment import Alignment, align_to_ground_truth, masked_psnr, masked_ssim
-from .caches import are_numbers, as_numbers, read_arrays, read_json, write_json
+from .caches import are_numbers, as_numbers, read_arrays, read_json
 from .provenance import code_identity, version_of
 
 Array = NDArray[np.uint8]
@@ -165,7 +165,7 @@ def _score(job: Job) -> None:
         features = inception_features([np.ascontiguousarray(patch[..., ::-1]) for patch in patches(restored)])
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(_features_file(file), lambda temporary: np.save(temporary, features.astype(np.float32)))
-    write_json(file, known)
+    write_json(file, known, indent=None)
 
 
 def _masked(function: Callable[..., float], pair: Alignment, restored: Array, gt: Array) -> float:

@@ -21,6 +21,7 @@ from ..checkpoints.catalogue import catalogue
 from ..checkpoints.sharded import is_sharded
 from ..checkpoints.weights_folder import available_weights, find_weights
 from ..errors import InputError
+from ..files import sha256_of
 from ..inference.operating_point import OperatingPoint, check_tiles_and_windows, operating_points_of
 from ..inference.weights import build_with_weights, load_network
 from ..registration import register_all
@@ -98,8 +99,6 @@ System = Folders | Network
 
 
 def _file_hash(path: Path) -> str:
-    if path.is_dir():  # a sharded checkpoint
-        return hashlib.sha256(' '.join(map(_file_hash, sorted(path.iterdir()))).encode()).hexdigest()[:16]
     status = path.stat()
     return _hash_of_version(path, status.st_mtime_ns, status.st_size)
 
@@ -107,8 +106,7 @@ def _file_hash(path: Path) -> str:
 @lru_cache
 def _hash_of_version(path: Path, modified: int, size: int) -> str:
     """The hash of a file as it was last modified; a large checkpoint is read once."""
-    with path.open('rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()[:16]
+    return sha256_of(path)[:16]
 
 
 def parse_system(text: str) -> System:

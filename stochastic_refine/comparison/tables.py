@@ -8,13 +8,13 @@ import io
 import json
 import math
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints import write_atomically
 from ..errors import InputError, words_of
+from ..files import make_folder, to_json, write_text
 
 MISSING = '–'
 #: Rows that are no contestants, in lower case.
@@ -232,7 +232,7 @@ class Table:
 
     def to_json(self) -> str:
         """Everything, as strict JSON: NaN is null, infinities are ``"inf"`` and ``"-inf"``."""
-        return json.dumps(jsonable(dataclasses.asdict(self)), indent=2, ensure_ascii=False, allow_nan=False) + '\n'
+        return to_json(dataclasses.asdict(self), indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> Table:
@@ -263,15 +263,12 @@ class Table:
             InputError: If the folder cannot be made or written.
         """
         folder = Path(folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f'Folder {folder} cannot be made ({error.strerror}); choose another one.') from error
+        make_folder(folder)
         texts = {'.md': self.to_markdown(), '.tex': self.to_latex(), '.csv': self.to_csv(), '.json': self.to_json()}
         paths = []
         for suffix, text in texts.items():
             path = folder / f'{stem}{suffix}'
-            write_atomically(path, lambda name, text=text: Path(name).write_text(text, encoding='utf-8', newline='\n'))
+            write_text(path, text)
             paths.append(path)
         return paths
 
@@ -326,19 +323,6 @@ def _latex(text: str) -> str:
 
 def _csv(value: float | None) -> str:
     return '' if value is None or math.isnan(value) else repr(float(value))
-
-
-def jsonable(value: Any) -> Any:
-    """Plain values for strict JSON: NaN becomes None, infinities become text, what is no number or container its text."""
-    if isinstance(value, Mapping):
-        return {str(key): jsonable(item) for key, item in value.items()}
-    if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) and not hasattr(value, 'item'):
-        return [jsonable(item) for item in value]
-    if hasattr(value, 'item'):  # a number of numpy's or torch's
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else str(value)
-    return value if value is None or isinstance(value, (str, int, float)) else str(value)
 
 
 def _check(part: Table | Column | Row | Score) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from ..checkpoints import make_folder, write_atomically
 from ..errors import InputError
+from ..files import make_folder, write_atomically, write_text
 from ..values import check_kinds, span
 from .image_files import is_system_file
 from .synthetic_blur_dataset import SyntheticBlurDataset
@@ -61,7 +61,7 @@ def prepare_synthetic(source: Path, destination: Path, crop_size: int | None = N
                          'choose an empty folder.')
     for folder in folders.values():
         make_folder(folder)
-    write_atomically(record, lambda temporary: Path(temporary).write_text(content, encoding='utf-8'))
+    write_text(record, content)
     written = 0
     for index, name in enumerate(tqdm(names, desc='Writing pairs', unit='pair')):
         paths = {key: folder / f'{name}.png' for key, folder in folders.items()}

@@ -16,10 +16,10 @@ from torch import nn
 from tqdm import tqdm
 
 from ..archs.sampling import SamplingNetwork
-from ..checkpoints import make_folder, write_atomically
 from ..checkpoints.weights_folder import available_weights
 from ..data.image_files import count_in_words
 from ..errors import InputError
+from ..files import make_folder, write_atomically
 from ..processes import my_share, rank, run_parallel, wait_for_all, world_size
 from ..values import nearest
 from .choice import BUNDLED_WEIGHTS, Choice, choose, photo_size

@@ -7,13 +7,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints import Checkpoint, write_atomically
+from ..checkpoints import Checkpoint
 from ..checkpoints.catalogue import Entry, Source, catalogue
 from ..checkpoints.downloads import fetch
 from ..checkpoints.weights_folder import available_weights
 from ..errors import InputError
+from ..files import sha256_of, write_json
 from ..values import nearest
-from .store import hash_of, import_weights, writable_folder
+from .store import import_weights, writable_folder
 
 #: In the user's folder: the hashes of the files that were fetched, by address.
 SEEN = 'hashes.json'
@@ -73,15 +74,14 @@ def _verify(entry: Entry, source: Source, file: Path) -> str:
     Raises:
         InputError: If it differs; the file is then removed.
     """
-    digest, seen_file = hash_of(file), file.parent.parent / SEEN
+    digest, seen_file = sha256_of(file), file.parent.parent / SEEN
     seen = _read_seen(seen_file)
     if source.sha256:
         expected, words = source.sha256, 'as the catalogue states'
     elif source.address in seen:
         expected, words = seen[source.address], 'the one seen first'
     else:
-        write_atomically(seen_file, lambda temporary: Path(temporary).write_text(
-            json.dumps({**seen, source.address: digest}, indent=1)))
+        write_json(seen_file, {**seen, source.address: digest})
         return f'SHA-256 {digest}: no hash is known of {entry.name}, so this first one is remembered'
     if digest != expected:
         shutil.rmtree(file) if file.is_dir() else file.unlink()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import tarfile
 import tempfile
 import zlib
@@ -19,6 +18,7 @@ from ..checkpoints.catalogue import Entry, catalogue
 from ..checkpoints.sharded import is_sharded
 from ..checkpoints.weights_folder import BUNDLED, WEIGHTS_VARIABLE, available_weights, check_name, user_folder
 from ..errors import InputError, words_of
+from ..files import sha256_of
 from ..values import nearest
 from .weights import network_of
 
@@ -107,7 +107,7 @@ def import_weights(path: str | Path, name: str | None = None, settings: Mapping[
     check_name(name)
     check_free(name)
     entry = catalogue().get(name)
-    digest = hash_of(path)
+    digest = sha256_of(path)
     for each in entry.sources if entry else ():
         if each.sha256 not in ('', digest) and each.suffix == path.suffix:
             raise InputError(f'{path} has the SHA-256 {digest}, where {name} in the catalogue has {each.sha256}; get it again, '
@@ -187,22 +187,6 @@ def check_free(name: str) -> None:
     if taken is not None:
         more = ('' if taken.parent == BUNDLED else f', or remove those first: stochastic-refine weights remove {name}')
         raise InputError(f'There are weights called {name} already ({taken}); choose another --name{more}.')
-
-
-def hash_of(path: Path) -> str:
-    """SHA-256 of a file; of a folder that of its files' hashes, in the order of their names.
-
-    Raises:
-        InputError: If it cannot be read.
-    """
-    try:
-        if path.is_dir():
-            hashes = [hash_of(file) for file in sorted(path.iterdir()) if file.is_file()]
-            return hashlib.sha256(' '.join(hashes).encode()).hexdigest()
-        with path.open('rb') as file:
-            return hashlib.file_digest(file, 'sha256').hexdigest()
-    except OSError as error:
-        raise InputError(f'{path} cannot be read ({error.strerror}); check its permissions.') from error
 
 
 def _name_of(path: Path) -> str:

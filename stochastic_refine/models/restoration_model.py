@@ -22,11 +22,12 @@ from ..archs.build import check_arch_options, without_pretrained
 from ..archs.memory_format import placed
 from ..archs.predict_refine_arch import final_output
 from ..archs.pretrained import check_weights, complete_networks, read_weights
-from ..checkpoints import METADATA_KEY, write_atomically
+from ..checkpoints import METADATA_KEY
 from ..checkpoints.sharded import save_sharded
 from ..checkpoints.weights_folder import find_weights
 from ..data.random_streams import seed_iteration, stream_seed
 from ..errors import InputError
+from ..files import write_atomically
 from ..inference.operating_point import OperatingPoint, check_tiles_and_windows
 from ..inference.restorer import Restorer
 from ..losses.perceptual_loss import build_perceptual_loss
@@ -173,10 +174,15 @@ class RestorationModel(ShardedValidation, SRModel):
             raise InputError(f"{where} has an unknown type '{optim_type}'; {nearest(str(optim_type), known)}")
         return attempt(where, getattr(torch.optim, optim_type), params, lr=lr, **kwargs)
 
+    def trained_networks(self) -> list[nn.Module]:
+        """Those that the optimizer of ``optim_g`` has."""
+        return [self.net_g]
+
     def setup_optimizers(self) -> None:
         options = dict(self.opt['train']['optim_g'])
-        trained = [parameter for parameter in self.net_g.parameters() if parameter.requires_grad]
-        frozen = sum(not parameter.requires_grad for parameter in self.net_g.parameters())
+        parameters = [parameter for net in self.trained_networks() for parameter in net.parameters()]
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        frozen = len(parameters) - len(trained)
         if frozen:
             get_root_logger().info(f'{frozen} of {frozen + len(trained)} parameters are frozen.')
         self.optimizer_g = self.get_optimizer(options.pop('type'), trained, **options)

@@ -22,10 +22,10 @@ from PIL import Image, ImageFilter, ImageOps
 from tqdm import tqdm
 
 from .. import __version__
-from ..checkpoints import write_atomically
 from ..comparison.protocols import check_kind, match_names, named_images, spread_evenly
 from ..data.image_files import open_image
 from ..errors import InputError
+from ..files import write_json, write_text
 
 KEY_FORMAT = 'stochastic-refine preference key 1'
 #: Written by the page, so it stands in preference.html too.
@@ -183,8 +183,8 @@ def build_study(systems: Sequence[str],
         'sheets': [[question['id'] for question in sheet] for sheet in sheets],
     }
     key_path = output.with_suffix('.key.json')
-    _write(key_path, json.dumps(key, indent=1, ensure_ascii=False) + '\n')
-    _write(output, page)
+    write_json(key_path, key)
+    write_text(output, page)
     return Study(study, output, key_path, len(page.encode()), len(names), len(sheets), max(map(len, sheets)),
                  tuple(_notes(len(page.encode()), count, per_rater, checks, crops)))
 
@@ -354,7 +354,3 @@ def _codes(generator: random.Random) -> Iterator[str]:
         if code not in given:
             given.add(code)
             yield code
-
-
-def _write(path: Path, text: str) -> None:
-    write_atomically(path, lambda name: Path(name).write_text(text, encoding='utf-8', newline='\n'))

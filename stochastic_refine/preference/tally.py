@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoints import write_atomically
 from ..comparison.published import published_table
-from ..comparison.tables import Column, Row, Score, Table, jsonable
+from ..comparison.tables import Column, Row, Score, Table
 from ..errors import InputError
+from ..files import make_folder, to_json, write_text
 from .files import Rater, read_answers, read_key
 
 CONFIDENCE = 0.95
@@ -71,20 +71,17 @@ class Tally:
 
     def write(self, folder: Path) -> list[Path]:
         """Write preference.md, .csv (pairs at full precision) and .json; returns the files."""
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f'Folder {folder} cannot be made ({error.strerror}); choose another one.') from error
+        make_folder(folder)
         tables = {'percentages': self.percentages, 'pairs': self.pairs, 'ranking': self.ranking}
         record = {**self.record, 'notes': self.notes, **{name: json.loads(table.to_json()) for name, table in tables.items()}}
         texts = {
             'preference.md': '\n'.join([*(table.to_markdown() for table in tables.values()),
                                         *(f'- {note}' for note in self.notes), '']),
             'preference.csv': self.pairs.to_csv(),
-            'preference.json': json.dumps(jsonable(record), indent=2, ensure_ascii=False, allow_nan=False) + '\n',
+            'preference.json': to_json(record, indent=2),
         }
         for name, text in texts.items():
-            write_atomically(folder / name, lambda path, text=text: Path(path).write_text(text, encoding='utf-8', newline='\n'))
+            write_text(folder / name, text)
         return [folder / name for name in texts]
 
 

@@ -24,11 +24,11 @@ from typing import Any
 
 from PIL import Image
 
-from ..checkpoints import write_atomically
 from ..comparison.tables import UNRANKED_ROWS, Row, Score
 from ..data.image_files import SYSTEM_FILES
 from ..data.synthetic_blur_dataset import read_rgb
 from ..errors import InputError
+from ..files import write_atomically, write_text
 from ..processes import run_parallel
 from .gather import Evaluation, gather
 
@@ -165,7 +165,7 @@ def _encode(job: _Job) -> _Encoded:
     block = json.dumps([[_webp(picture, job.quality) for picture in seeds] for seeds in pictures], separators=(',', ':'))
     if job.folder:
         text = f'receiveScene({job.number},{block});\n'
-        write_atomically(job.folder / f'{job.number}.js', lambda temporary: Path(temporary).write_text(text, encoding='ascii'))
+        write_text(job.folder / f'{job.number}.js', text)
     width, height = pictures[0][0].size
     return _Encoded(width, height, (width, height) != full, _webp(thumbnail, 75), len(block), None if job.folder else block)
 

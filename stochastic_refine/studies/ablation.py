@@ -24,7 +24,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..checkpoints import write_atomically
 from ..comparison.complexity import complexity
 from ..comparison.images import ImagePair
 from ..comparison.protocols import spread_evenly
@@ -32,6 +31,7 @@ from ..comparison.published import published_table
 from ..comparison.systems import Network
 from ..comparison.tables import COLUMNS
 from ..errors import InputError
+from ..files import write_text
 from ..inference.operating_point import OperatingPoint
 from ..settings.options_file import read_options_file
 from .inputs import each_image, known_metrics, means_of, provenance, restorer_of, scores_of
@@ -110,7 +110,7 @@ def ablation_study(options: Path,
     for setting in rows_of_table:
         opt = training_options(base, setting, iterations)
         file = output / 'options' / f"{opt['name']}.yml"
-        weights = _trained(opt, file, train or _train)
+        weights = trained(opt, file, train or train_by_options)
         network = Network(setting.words, file, weights, opt['network_g'], 'params_ema' if setting.ema else 'params',
                           precision=(base.get('val') or {}).get('precision', 'float32'))
         restorer = restorer_of(network, device)
@@ -149,17 +149,32 @@ def _check(base: dict[str, Any], path: Path, iterations: int) -> None:
 
 def training_options(base: dict[str, Any], setting: Setting, iterations: int) -> dict[str, Any]:
     """The options of one training; equal for its own and its averaged weights."""
-    opt = copy.deepcopy(base)
-    opt['name'] = f"ablation_{base['name']}_c{setting.channels}_b{setting.batch}_i{iterations}"
+    opt = shortened(base, f"ablation_{base['name']}_c{setting.channels}_b{setting.batch}_i{iterations}", iterations)
     opt['network_g']['base_channels'] = setting.channels
     data, train = opt['datasets']['train'], opt['train']
+    if not base['train'].get('ema_decay'):  # its rows ask for averages
+        train['ema_decay'] = averaged_over(0.9999, iterations / base['train']['total_iter'])
     # Parts of a batch keep their size, and with it the memory that a step takes.
     if train.get('accumulate', 1) > 1:
         train['accumulate'] = max(1, math.ceil(setting.batch * train['accumulate'] / data['batch_size_per_gpu']))
     data['batch_size_per_gpu'] = setting.batch
+    return opt
+
+
+def averaged_over(decay: float, share: float) -> float:
+    """A decay that averages over that share of the iterations."""
+    return max(0.0, 1 - (1 - decay) / share)
+
+
+def shortened(base: dict[str, Any], name: str, iterations: int) -> dict[str, Any]:
+    """The options of a training of fewer iterations, without validation."""
+    opt = copy.deepcopy(base)
+    opt['name'] = name
+    train = opt['train']
     share = iterations / train['total_iter']
     train['total_iter'] = iterations
-    train['ema_decay'] = max(0.0, 1 - (1 - (train.get('ema_decay') or 0.9999)) / share)
+    if train.get('ema_decay'):
+        train['ema_decay'] = averaged_over(train['ema_decay'], share)
     if train.get('warmup_iter', -1) > 0:
         train['warmup_iter'] = round(train['warmup_iter'] * share)
     scheduler = train.get('scheduler') or {}
@@ -167,7 +182,7 @@ def training_options(base: dict[str, Any], setting: Setting, iterations: int) ->
         if key in scheduler:
             scheduler[key] = [max(1, round(value * share)) for value in scheduler[key]]
     # The scores are the study's own, on the averaged weights and on the others.
-    opt['datasets'] = {'train': data}
+    opt['datasets'] = {'train': opt['datasets']['train']}
     opt.pop('val', None)
     logger = opt.setdefault('logger', {})
     logger.update({'print_freq': min(logger.get('print_freq', 100), iterations), 'use_tb_logger': False,
@@ -175,7 +190,7 @@ def training_options(base: dict[str, Any], setting: Setting, iterations: int) ->
     return opt
 
 
-def _trained(opt: dict[str, Any], file: Path, train: Train) -> Path:
+def trained(opt: dict[str, Any], file: Path, train: Train) -> Path:
     """The final weights of a training, which is begun or gone on with if need be."""
     import yaml
     weights = Path('experiments') / opt['name'] / 'models' / 'net_g_latest.pth'
@@ -184,14 +199,15 @@ def _trained(opt: dict[str, Any], file: Path, train: Train) -> Path:
     if file.is_file() and weights.parents[1].is_dir() and file.read_text(encoding='utf-8') != text:
         raise InputError(f'{weights.parents[1]} was trained by other options than {file} would now hold; move that folder '
                          'away to train anew.')
-    write_atomically(file, lambda path: Path(path).write_text(text, encoding='utf-8'))
+    write_text(file, text)
     if not weights.is_file() and train(file):
         raise InputError(f'The training by {file} ended with an error, told above; mend it and run the same command again, '
                          'which goes on where it stopped.')
     return weights
 
 
-def _train(file: Path) -> int:
+def train_by_options(file: Path) -> int:
+    """Train by an options file in a process of its own; its exit code."""
     code = subprocess.call([sys.executable, '-m', 'stochastic_refine.cli', 'train', '-opt', str(file), '--auto_resume'])
     if code == 130:  # Ctrl-C reached the training too, which has saved
         raise KeyboardInterrupt

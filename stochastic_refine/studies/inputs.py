@@ -17,7 +17,6 @@ from tqdm import tqdm
 
 from .. import __version__
 from ..archs.sampling import SamplingNetwork
-from ..checkpoints import write_atomically
 from ..comparison.caches import read_arrays
 from ..comparison.images import ImagePair, pairs_of_data_folder, pairs_of_folders, pairs_of_options
 from ..comparison.provenance import code_identity, commit, machine
@@ -35,6 +34,7 @@ from ..comparison.scoring import (
 from ..comparison.systems import Folders, Network, parse_system
 from ..diffusion import FLOW_SAMPLERS
 from ..errors import InputError
+from ..files import write_atomically
 from ..inference.operating_point import OperatingPoint
 from ..inference.restorer import Restorer
 from ..settings.options_file import read_options_file

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..checkpoints import write_atomically
-from ..comparison.tables import jsonable
 from ..errors import InputError
+from ..files import to_json, write_atomically, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,7 +51,7 @@ class StudyReport:
         folder.mkdir(parents=True, exist_ok=True)
         files = [folder / f'{self.name}.csv', folder / f'{self.name}.json']
         for file, text in zip(files, (self.to_csv(), self.to_json())):
-            write_atomically(file, lambda path, text=text: Path(path).write_text(text, encoding='utf-8', newline='\n'))
+            write_text(file, text)
         for ending, draw in figures.items():
             files.append(folder / f'{self.name}{ending}.png')
             save_figure(files[-1], draw)
@@ -71,8 +69,7 @@ class StudyReport:
 
     def to_json(self) -> str:
         """Strict JSON: NaN is null."""
-        content = {'study': self.name, 'settings': self.settings, 'rows': self.rows}
-        return json.dumps(jsonable(content), indent=1, ensure_ascii=False, allow_nan=False) + '\n'
+        return to_json({'study': self.name, 'settings': self.settings, 'rows': self.rows})
 
 
 def check_matplotlib() -> None:

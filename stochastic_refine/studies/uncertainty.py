@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ..checkpoints import write_atomically
 from ..comparison.images import ImagePair, pairs_of_options
 from ..comparison.protocols import spread_evenly
 from ..comparison.systems import Network
 from ..errors import InputError
+from ..files import write_atomically
 from ..inference.operating_point import OperatingPoint
 from ..inference.restorer import Restorer
 from .calibration import LEVELS, Calibration, CalibrationReport

@@ -5,15 +5,14 @@ from __future__ import annotations
 import csv
 import dataclasses
 import itertools
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints import write_atomically
-from ..comparison.tables import COLUMNS, jsonable
+from ..comparison.tables import COLUMNS
 from ..diffusion import TAKE_ETA
+from ..files import to_json, write_atomically, write_json, write_text
 from ..inference.operating_point import OperatingPoint
 from .halving import Round
 from .pareto import front
@@ -111,10 +110,8 @@ class SweepResult:
         }
         output.mkdir(parents=True, exist_ok=True)
         write_atomically(output / 'cells.csv', lambda temporary: _write_csv(temporary, lines))
-        write_atomically(output / 'cells.jsonl', lambda temporary: Path(temporary).write_text(
-            ''.join(f'{json.dumps(jsonable(line), allow_nan=False)}\n' for line in lines), encoding='utf-8'))
-        write_atomically(output / 'sweep.json', lambda temporary: Path(temporary).write_text(
-            json.dumps(jsonable(summary), indent=1, allow_nan=False) + '\n', encoding='utf-8'))
+        write_text(output / 'cells.jsonl', ''.join(to_json(line, indent=None) for line in lines))
+        write_json(output / 'sweep.json', summary)
 
     def to_text(self) -> str:
         """The picks, the front and what it cost, for people."""

@@ -24,8 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..archs.build import without_pretrained
-from ..checkpoints import write_atomically
-from ..comparison.caches import are_numbers, as_numbers, read_json, write_json
+from ..comparison.caches import are_numbers, as_numbers, read_json
 from ..comparison.images import ImagePair
 from ..comparison.provenance import code_identity
 from ..comparison.restoring import load_once, to_pixels
@@ -33,6 +32,7 @@ from ..comparison.scoring import cache_key, metric_function
 from ..comparison.systems import Network
 from ..diffusion import TAKE_ETA
 from ..errors import InputError
+from ..files import write_atomically, write_json
 from ..inference.operating_point import OperatingPoint
 from ..inference.restorer import Restorer
 
@@ -169,7 +169,7 @@ def work(unit: Unit) -> None:
         if bench.saved is not None:
             _save(unit.saved_image(count), pixels)
         start = time.perf_counter()
-    write_json(unit.file, record)
+    write_json(unit.file, record, indent=None)
 
 
 def _initial(restorer: Restorer, unit: Unit, lq: Tensor) -> tuple[Tensor | None, float]:

@@ -13,8 +13,9 @@ import pytest
 import torch
 from torch import nn
 
-from stochastic_refine.checkpoints import load_weights, read_checkpoint, save_safetensors, write_atomically
+from stochastic_refine.checkpoints import load_weights, read_checkpoint, save_safetensors
 from stochastic_refine.errors import InputError
+from stochastic_refine.files import write_atomically
 
 METADATA = {'network_g': {'type': 'RefineUNet'}, 'operating_points': {'sharp': {'steps': 50}}}
 WEIGHTS = {'conv.weight': torch.arange(6.0).reshape(2, 3), 'conv.bias': torch.tensor([0.5, -0.5], dtype=torch.float16)}

@@ -15,10 +15,11 @@ import torch
 from conftest import python_environment, unet, write_yaml
 from PIL import Image
 
+from stochastic_refine import files
 from stochastic_refine.archs import build_arch
 from stochastic_refine.checkpoints import METADATA_KEY, read_checkpoint, save_safetensors
 from stochastic_refine.cli import main
-from stochastic_refine.comparison import caches, provenance, scoring
+from stochastic_refine.comparison import provenance, scoring
 from stochastic_refine.inference.deblurrer import Deblurrer
 from stochastic_refine.inference.operating_point import OperatingPoint
 from stochastic_refine.inference.restorer import Restorer
@@ -289,7 +290,7 @@ def test_bad_input_ends_with_a_sentence(arguments, words, checkpoint, pairs, tmp
 
 def test_interrupted_write_leaves_no_unit(run, calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed while it writes a unit's file, a sweep has no half of it: the unit is simply missing."""
-    write, written = caches.write_atomically, []
+    write, written = files.write_atomically, []
 
     def dies(path, function):
         written.append(path)
@@ -297,11 +298,11 @@ def test_interrupted_write_leaves_no_unit(run, calls, tmp_path: Path, monkeypatc
             write(path, lambda temporary: (Path(temporary).write_text('{"scores'), (_ for _ in ()).throw(KeyboardInterrupt)))
         write(path, function)
 
-    monkeypatch.setattr(caches, 'write_atomically', dies)
+    monkeypatch.setattr(files, 'write_atomically', dies)
     with pytest.raises(KeyboardInterrupt):
         run()
     assert len(list((tmp_path / 'out/units').rglob('*.json'))) == 2
-    monkeypatch.setattr(sweep_units, 'write_atomically', write)
+    monkeypatch.setattr(files, 'write_atomically', write)
     calls.update(passes=0)
     run()
     assert calls['passes'] == 14

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin
 
-from ...checkpoints import write_atomically
 from ...data.image_files import FORMATS
 from ...errors import InputError
+from ...files import write_atomically
 from .metadata import IPTC_HEAD, PNG_XMP, XMP_HEAD
 from .photo import Photo
 

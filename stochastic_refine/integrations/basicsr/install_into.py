@@ -11,8 +11,8 @@ import importlib.util
 import re
 from pathlib import Path
 
-from ...checkpoints import write_atomically
 from ...errors import InputError
+from ...files import write_atomically
 
 _OPENING = '# Put here by `stochastic-refine install-into`. To remove it: stochastic-refine install-into THIS_CLONE --uninstall'
 _SEAL = '# sha256 of the lines below, so that no file that you changed is removed: '
