@@ -87,7 +87,9 @@ def _steps(length: int) -> int:
 
 
 # One operator for whoever traces or compiles a network: to them, its loops would be some thousand.
-@torch.library.custom_op('stochastic_refine::scan', mutates_args=())
+# PyTorch 2.4 cannot read the schema from annotations that are text.
+@torch.library.custom_op('stochastic_refine::scan', mutates_args=(),
+                         schema='(Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C) -> (Tensor, Tensor)')
 def _scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
     """y without the straight share, (batch, L, D), and the chunks' first states, (batch * chunks, N, D); A is (N, D)."""
     batch, length, _ = x.shape
