@@ -33,6 +33,7 @@ class Rules:
         guided: Whether it is told what the image shows, so that ``prompt``, ``negative_prompt`` and ``guidance_scale`` mean
             something.
         starts: Values of ``start`` that it knows; none where there is no choice.
+        most_steps: Steps that it was trained with, of which a sampler takes some; None for any.
     """
 
     kind: str
@@ -41,6 +42,7 @@ class Rules:
     steps: int | None = None
     guided: bool = False
     starts: tuple[str, ...] = ()
+    most_steps: int | None = None
 
     @classmethod
     def native(cls, steps: int) -> Rules:
@@ -58,6 +60,9 @@ class Rules:
                              f"choose {' or '.join(self.samplers)}.")
         if self.steps is not None and point.steps != self.steps:
             raise InputError(f'{where}: steps must be {self.steps}, for which the network was trained, got {point.steps}.')
+        if self.most_steps is not None and point.steps > self.most_steps:
+            raise InputError(f'{where}: steps must be at most {self.most_steps}, which the network was trained with, got '
+                             f'{point.steps}.')
         for key in () if self.guided else ('guidance_scale', 'prompt', 'negative_prompt'):
             if getattr(point, key) is not None:
                 raise InputError(f'{where}: {key} means nothing to a network that is told no text; leave it out.')

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate, repeat
 
 import torch
 from torch import Tensor
@@ -66,7 +67,9 @@ class NoiseSchedule:
         """
         if not 1 <= steps <= self.steps:
             raise ValueError(f'of {self.steps} steps, {steps} cannot be taken.')
-        chosen = [round(i * (self.steps - 1) / (steps - 1)) for i in range(steps)] if steps > 1 else [self.steps - 1]
+        stride = (self.steps - 1) / max(steps - 1, 1)
+        # added up, as published: so halves are rounded the same way
+        chosen = [round(at) for at in accumulate(repeat(stride, steps - 1), initial=0.0)] if steps > 1 else [self.steps - 1]
         alpha_bars = torch.cat([torch.ones(1, dtype=torch.float64), self.alpha_bars[chosen]])
         return NoiseSchedule(1 - alpha_bars[1:] / alpha_bars[:-1]), chosen
 

@@ -110,7 +110,8 @@ class LatentNet(nn.Module):
     @classmethod
     def rules_of(cls, options: Mapping[str, Any]) -> Rules:
         return Rules('the network diffuses latents by the steps it was trained with', (NATIVE, ),
-                     {'sampler': NATIVE, 'steps': 50}, guided=True, starts=('noise', 'low_frequencies'))
+                     {'sampler': NATIVE, 'steps': 50}, guided=True, starts=('noise', 'low_frequencies'),
+                     most_steps=cls.schedule.steps)
 
     @property
     def has_initial(self) -> bool:

@@ -92,3 +92,15 @@ def test_every_visits_levels_of_the_schedule_itself():
     for stride in (5, 0, 24):
         with pytest.raises(ValueError, match=f'12 steps.*{stride}'):
             schedule.every(stride)
+
+
+def test_spaced_steps_are_levels_of_the_whole_schedule():
+    whole = NoiseSchedule.scaled_linear(1000, 0.00085, 0.012)
+    assert whole.betas[0].item() == pytest.approx(0.00085) and whole.betas[-1].item() == pytest.approx(0.012)
+    assert whole.betas.sqrt().diff().std() < 1e-12
+    spaced, steps = whole.spaced(50)
+    assert steps[:3] == [0, 20, 41] and steps[-1] == 999
+    torch.testing.assert_close(spaced.alpha_bars, whole.alpha_bars[steps])
+    assert whole.spaced(1)[1] == [999] and whole.spaced(1000)[1] == list(range(1000))
+    with pytest.raises(ValueError, match='1001 cannot be taken'):
+        whole.spaced(1001)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -35,7 +36,8 @@ def copied(base: Path, tmp_path: Path, *changes: tuple[str, str, Any]) -> Path:
 
 def test_networks_share_one_base_that_is_cast_once(base: Path, network: dict[str, Any]) -> None:
     one, other = build_arch(network), build_arch({**network, 'eac': False})
-    assert one.base is other.base
+    clone = copy.deepcopy(one)
+    assert one.base is other.base is clone.base and clone._denoiser.control is clone.controlnet is not one.controlnet
     lower = build_arch({**network, 'base_precision': 'bfloat16'}).eval()
     assert lower.base is not one.base and lower.base.unet.dtype == torch.bfloat16
     check_runs(lower, 'network')  # in float32 around it

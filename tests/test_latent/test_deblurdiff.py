@@ -110,6 +110,8 @@ def test_guidance_start_and_prompts_have_a_say(net: torch.nn.Module) -> None:
         restored(start='middle')
     with pytest.raises(InputError, match='final_variance means nothing to the sampler native'):
         restored(final_variance=0.1)
+    with pytest.raises(InputError, match='steps must be at most 1000'):
+        restored(steps=1001)
 
 
 def test_tiles_of_latents_cover_the_image(net: torch.nn.Module) -> None:
