@@ -244,7 +244,7 @@ def test_worker_processes_and_torchrun_give_the_same(run, pair_checkpoint: Path,
     command = ['torch.distributed.run', '--nproc_per_node=2', '--master_port=29731', '-m', 'stochastic_refine.cli', 'evaluate',
                f'ours={pair_checkpoint}', '--gt', str(pairs / 'gt'), '--lq', str(pairs / 'lq'), '--metrics', 'psnr,ssim3d',
                '-o', str(tmp_path / 'ranks')]
-    subprocess.run([sys.executable, '-m', *command], check=True, timeout=300, env=python_environment(), cwd=tmp_path)
+    subprocess.run([sys.executable, '-m', *command], check=True, timeout=900, env=python_environment(), cwd=tmp_path)
     table = Table.from_json((tmp_path / 'ranks/table.json').read_text())
     assert [row.scores['psnr'] for row in table.rows] == expected
 

@@ -80,7 +80,7 @@ def noted(tmp_path: Path):
 
     def run(arguments: list[str], *launcher: str, kill_at: str = '') -> tuple[subprocess.CompletedProcess, list[str]]:
         notes.write_text('')
-        done = subprocess.run([sys.executable, *launcher, str(script), *arguments], capture_output=True, text=True, timeout=300,
+        done = subprocess.run([sys.executable, *launcher, str(script), *arguments], capture_output=True, text=True, timeout=900,
                               env={**python_environment(), 'NOTES': str(notes), 'KILL_AT': kill_at})
         return done, sorted(notes.read_text().split())
 

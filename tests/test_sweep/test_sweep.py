@@ -162,7 +162,7 @@ def test_worker_processes_and_torchrun_give_the_same(run, checkpoint: Path, pair
     (tmp_path / 'data').mkdir()
     for ours, theirs in (('target', 'gt'), ('input', 'lq')):
         (tmp_path / 'data' / ours).symlink_to(pairs / theirs)
-    subprocess.run([sys.executable, '-m', *command], check=True, timeout=300, env=python_environment(), cwd=tmp_path)
+    subprocess.run([sys.executable, '-m', *command], check=True, timeout=900, env=python_environment(), cwd=tmp_path)
     lines = [json.loads(line) for line in (tmp_path / 'ranks/cells.jsonl').read_text().splitlines()]
     assert [{key: line[key] for key in PAIR} for line in lines] == list(scores(expected).values())
     assert len(list((tmp_path / 'ranks/units').rglob('*.json'))) == 3 * 2

@@ -137,7 +137,7 @@ def test_ctrl_c_saves_and_auto_resume_goes_on(start, launch, refine_options, tmp
     run = start('train', refine_options)
     wait_for(lambda: not run.process.is_alive() or (run.err_path.exists() and 'iter:       1,' in run.err))
     os.killpg(run.process.pid, signal.SIGINT)
-    run.wait(60)
+    run.wait()
     assert run.code == 130, run.err
     stopped = int(re.search(r'Stopped and saved at iteration (\d+); continue with --auto_resume', run.err)[1])
     assert 'Traceback' not in run.out + run.err
@@ -274,7 +274,7 @@ def test_two_processes_train_and_validate_as_one_and_stop_together(launch, refin
     try:
         wait_for(lambda: 'iter:       3,' in (tmp_path / 'output').read_text() or process.poll() is not None)
         process.send_signal(signal.SIGINT)
-        process.wait(120)
+        process.wait(900)
     finally:
         process.kill()
     text = (tmp_path / 'output').read_text()
