@@ -19,7 +19,7 @@ _SCHEDULES = ('5:0.5', '10:0.2', '20:0.2', '50:0.1', '100:0.1')
 
 
 def add_study(commands: Commands) -> None:
-    names = 'uncertainty, perception-distortion, tradeoff, latency, ablation, entropy, diversity'
+    names = 'uncertainty, perception-distortion, tradeoff, latency, ablation, variants, entropy, diversity'
     studies = commands.add_parser('study', help=f'studies: preference (human raters), {names}').add_subparsers(
         title='studies', required=True, metavar='STUDY')
     add_preference(studies)
@@ -28,6 +28,7 @@ def add_study(commands: Commands) -> None:
     _add_tradeoff(studies)
     _add_latency(studies)
     _add_ablation(studies)
+    _add_variants(studies)
     _add_entropy(studies)
     _add_diversity(studies)
 
@@ -91,6 +92,14 @@ def _add_ablation(studies: Commands) -> None:
     parser.add_argument('--channels', type=int, nargs='+', default=(16, 32, 64), help='widths (default: 16 32 64)')
     parser.add_argument('--batches', type=int, nargs='+', default=(32, 64, 128, 256),
                         help='batch sizes (default: 32 64 128 256)')
+    _add_metrics(parser, 'lpips,stlpips,psnr')
+
+
+def _add_variants(studies: Commands) -> None:
+    parser = _add(studies, 'variants', _variants, "the variants of a network's paper, trained at your budget",
+                  'Trains the network of the options file given with -opt and the variants that it names, and scores them on '
+                  'its validation or test images, or on the folders given. A stopped study goes on where it stopped.')
+    parser.add_argument('--iterations', type=int, required=True, help='of each training')
     _add_metrics(parser, 'lpips,stlpips,psnr')
 
 
@@ -215,6 +224,13 @@ def _ablation(args: argparse.Namespace) -> StudyReport:
         raise InputError('The ablation varies the options file of a training; give one with -opt.')
     return ablation_study(args.options, iterations=args.iterations, channels=args.channels, batches=args.batches,
                           metrics=args.metrics, **_data(args))
+
+
+def _variants(args: argparse.Namespace) -> StudyReport:
+    from ..studies.variants import variants_study
+    if args.options is None:
+        raise InputError('The study trains by variants of an options file; give one with -opt.')
+    return variants_study(args.options, iterations=args.iterations, metrics=args.metrics, **_data(args))
 
 
 def _entropy(args: argparse.Namespace) -> StudyReport:
