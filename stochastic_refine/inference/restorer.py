@@ -235,18 +235,17 @@ class Restorer:
 
     def tiled(self, part: Part, lq: Tensor, batch: int = 1, sampling: bool = False) -> TiledNet | BlendedNet:
         height, width = lq.shape[-2:]
-        tile, pixels = self.tile, height * width
-        if pixels > SMALL and not isinstance(tile, int):
+        tile, pixels = self.tile if isinstance(self.tile, int) else None, height * width
+        if pixels > SMALL and tile is None:
             need, memory = batch * self._bytes_per_pixel(part), total_memory(self.device)
-            if tile is None and need * pixels > MOST_SHARE * memory:
+            if self.tile is None and need * pixels > MOST_SHARE * memory:
                 raise InputError(
                     f'An image of {width}x{height} takes about {need * pixels / 2**30:.1f} GiB in {type(part.net).__name__} as '
                     f'a whole, of the {memory / 2**30:.1f} GiB that {self.device} has; give a tile size (tile in val:, '
                     '--tile), or use a larger machine.')
             fitting = int((AUTO_SHARE * memory / need)**0.5)
-            tile = None if tile is None or pixels <= fitting**2 else max(fitting - 2 * (halo_of(part.net) or 0), 128)
-        elif tile == 'auto':
-            tile = None
+            if self.tile is not None and pixels > fitting**2:
+                tile = max(fitting - 2 * (halo_of(part.net) or 0), 128)
         net = self._sampling_net(part.net) if sampling else part.net
         if halo_of(part.net) is not None or tile is None or tile >= max(height, width):
             return TiledNet(net, tile, self.advance)
