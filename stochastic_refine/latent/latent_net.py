@@ -94,7 +94,7 @@ class LatentNet(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LatentNet:
         """A shared base follows the network to its device; it keeps its precision."""
         if self.shares_base:
-            self.base.to(fn(torch.empty(0)).device)
+            self.base.to(fn(torch.empty(0, device='cpu')).device)
         return super()._apply(fn, recurse)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LatentNet:

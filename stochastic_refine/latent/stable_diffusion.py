@@ -157,7 +157,7 @@ class StableDiffusion(nn.Module):
         self.vae = require('diffusers').AutoencoderKL.from_config(dict(parts.vae))
         self.text = build_text(parts.text)
         self.tokenizer = tokenizer
-        self._padding = 0 if parts.unet['use_linear_projection'] else _END  # of Stable Diffusion 2, and of 1
+        self._padding = 0 if parts.unet.get('use_linear_projection') else _END  # of Stable Diffusion 2, and of 1
         self._contexts: dict[tuple[str, torch.device], Tensor] = {}
         self.requires_grad_(False)
         self.eval()
