@@ -123,7 +123,7 @@ def test_imports_run_down(path):
     ('models.m', 'from ..comparison.tables import t'),
     ('comparison.tables', 'import torch, stochastic_refine.cli as c'),
     ('comparison.tables', 'from stochastic_refine import Deblurrer'),
-    ('comparison.images', 'from ..sweep.pareto import front'),
+    ('comparison.pairs', 'from ..sweep.pareto import front'),
     ('sweep.search', 'from ..report.page import write_report'),
     ('studies.ablation', 'from ..integrations.basicsr.launch import main'),
     ('integrations.hub', 'from .basicsr.launch import main'),

@@ -23,7 +23,8 @@ from ..inference.devices import process_device
 from ..metrics.distribution import frechet_distance, kernel_distance
 from ..processes import rank, world_size
 from .complexity import Complexity, complexity, operating_cost
-from .protocols import Pair, Protocol, check_kind, check_same_kind, find_pairs, match_names, protocol_named, spread_evenly
+from .pairs import Pair, check_kind, check_same_kind, match_names
+from .protocols import Protocol, pairs_of_test_set, protocol_named, spread_evenly
 from .provenance import commit, machine, timing_setup, version_of
 from .published import published_rows
 from .restoring import load_once, read_record, restore_all
@@ -101,7 +102,7 @@ def evaluate(systems: Sequence[str],
     _check_names(parsed)
     if lq is None and any(isinstance(system, Network) for system in parsed):
         raise InputError('A network needs blurred images to restore; give their folder with --lq.')
-    everything = find_pairs(rules, gt, lq)
+    everything = pairs_of_test_set(rules, gt, lq)
     pairs = spread_evenly(everything, max_images)
     for pair in pairs:
         check_kind(pair.gt)

@@ -30,7 +30,7 @@ from ..inference.operating_point import OperatingPoint
 from ..inference.restorer import Restorer
 from ..processes import my_share, run_parallel, wait_for_all
 from .caches import is_number
-from .protocols import Pair
+from .pairs import Pair
 from .provenance import code_identity, timing_setup
 from .systems import Network
 

@@ -22,7 +22,8 @@ from PIL import Image, ImageFilter, ImageOps
 from tqdm import tqdm
 
 from .. import __version__
-from ..comparison.protocols import check_kind, match_names, named_images, spread_evenly
+from ..comparison.pairs import check_kind, match_names, named_images
+from ..comparison.protocols import spread_evenly
 from ..data.image_files import open_image
 from ..errors import InputError
 from ..files import write_json, write_text

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..comparison.complexity import complexity
-from ..comparison.images import ImagePair
+from ..comparison.pairs import ImagePair
 from ..comparison.protocols import spread_evenly
 from ..comparison.published import published_table
 from ..comparison.systems import Network

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..comparison.images import ImagePair
+from ..comparison.pairs import ImagePair
 from ..comparison.protocols import spread_evenly
 from ..comparison.scoring import exact_among, mean_score, metric_function
 from ..comparison.systems import Network

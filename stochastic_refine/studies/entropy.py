@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..archs.sampling import SamplingNetwork
-from ..comparison.images import ImagePair
+from ..comparison.pairs import ImagePair
 from ..comparison.protocols import spread_evenly
 from ..comparison.published import published_table
 from ..comparison.systems import Network

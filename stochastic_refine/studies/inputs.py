@@ -18,7 +18,7 @@ from tqdm import tqdm
 from .. import __version__
 from ..archs.sampling import SamplingNetwork
 from ..comparison.caches import read_arrays
-from ..comparison.images import ImagePair, pairs_of_data_folder, pairs_of_folders, pairs_of_options
+from ..comparison.pairs import ImagePair, pairs_of_data_folder, pairs_of_folders, pairs_of_options
 from ..comparison.provenance import code_identity, commit, machine
 from ..comparison.restoring import to_pixels
 from ..comparison.scoring import (

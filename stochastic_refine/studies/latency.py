@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..archs.sampling import SamplingNetwork
 from ..comparison.complexity import operating_cost
-from ..comparison.images import ImagePair
+from ..comparison.pairs import ImagePair
 from ..comparison.protocols import spread_evenly
 from ..comparison.provenance import timing_setup
 from ..comparison.systems import Network

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ..comparison.images import ImagePair, pairs_of_options
+from ..comparison.pairs import ImagePair, pairs_of_options
 from ..comparison.protocols import spread_evenly
 from ..comparison.systems import Network
 from ..errors import InputError

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..archs.build import arch_class, check_arch_options
 from ..archs.sampling import rules_of
 from ..comparison.complexity import parameters_of
-from ..comparison.images import ImagePair
+from ..comparison.pairs import ImagePair
 from ..comparison.protocols import spread_evenly
 from ..comparison.published import published_table
 from ..comparison.systems import Network

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from .pareto import Better, Pair, ranked
+from .pareto import Better, Scores, ranked
 
 Cell = TypeVar('Cell')
 Image = TypeVar('Image')
@@ -30,7 +30,7 @@ class Round:
 
 def halve(cells: Sequence[Cell],
           images: Sequence[Image],
-          score: Callable[[list[Cell], Sequence[Image]], list[Pair]],
+          score: Callable[[list[Cell], Sequence[Image]], list[Scores]],
           better: Better,
           first: int = 4) -> tuple[list[int], list[Round]]:
     """Find the cells that are best in one of two scores, with the others left after few images.

@@ -11,23 +11,23 @@ from collections.abc import Sequence
 
 import numpy as np
 
-Pair = tuple[float, float]
+Scores = tuple[float, float]
 Better = tuple[str, str]
 #: Share of a front's length that points of a thinned one are apart at least.
 SMALLEST_GAP = 0.1
 
 
-def _signed(pairs: Sequence[Pair], better: Better) -> list[Pair]:
+def _signed(pairs: Sequence[Scores], better: Better) -> list[Scores]:
     """Pairs of which higher is better in both."""
     signs = [1 if direction == 'higher' else -1 for direction in better]
     return [(signs[0] * first, signs[1] * second) for first, second in pairs]
 
 
-def _is_known(pair: Pair) -> bool:
+def _is_known(pair: Scores) -> bool:
     return not any(math.isnan(value) for value in pair)
 
 
-def front(pairs: Sequence[Pair], better: Better) -> list[int]:
+def front(pairs: Sequence[Scores], better: Better) -> list[int]:
     """Indices of the pairs that no other pair dominates (is as good in both and better in one).
 
     They are sorted from the best second score to the best first; equal pairs are all on the front or all off it.
@@ -41,7 +41,7 @@ def front(pairs: Sequence[Pair], better: Better) -> list[int]:
     return found
 
 
-def pick(pairs: Sequence[Pair], better: Better, axis: int) -> int | None:
+def pick(pairs: Sequence[Scores], better: Better, axis: int) -> int | None:
     """Index of the best pair by one score, of equals the one better by the other, then the first; None without any."""
     signed = _signed(pairs, better)
     known = [i for i, pair in enumerate(signed) if _is_known(pair)]
@@ -54,7 +54,7 @@ def ranked(values: Sequence[float], better: str) -> list[int]:
     return sorted(range(len(values)), key=lambda i: (math.isnan(values[i]), 0 if math.isnan(values[i]) else sign * values[i]))
 
 
-def thin(pairs: Sequence[Pair], better: Better, count: int) -> list[int]:
+def thin(pairs: Sequence[Scores], better: Better, count: int) -> list[int]:
     """Indices of at most ``count`` pairs of the front, about evenly spaced, from the best second score to the best first.
 
     Distances are Euclidean with both scores scaled to [0, 1] over the front. Both ends are kept and equal pairs count once, so

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ..archs.build import arch_class
-from ..comparison.images import ImagePair
+from ..comparison.pairs import ImagePair
 from ..comparison.protocols import spread_evenly
 from ..comparison.provenance import commit, machine, timing_setup
 from ..comparison.restoring import load_once

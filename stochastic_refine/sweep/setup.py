@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..archs.sampling import NATIVE
 from ..checkpoints import read_checkpoint, write_metadata
-from ..comparison.images import ImagePair, pairs_of_data_folder, pairs_of_folders, pairs_of_options
+from ..comparison.pairs import ImagePair, pairs_of_data_folder, pairs_of_folders, pairs_of_options
 from ..comparison.scoring import IMAGE_METRICS, unavailable_metrics
 from ..comparison.systems import Network, parse_system
 from ..diffusion import FLOW_SAMPLERS, TAKE_ETA

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ..archs.build import without_pretrained
 from ..comparison.caches import are_numbers, as_numbers, read_json
-from ..comparison.images import ImagePair
+from ..comparison.pairs import ImagePair
 from ..comparison.provenance import code_identity
 from ..comparison.restoring import load_once, to_pixels
 from ..comparison.scoring import cache_key, metric_function

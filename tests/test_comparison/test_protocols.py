@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from stochastic_refine.comparison.protocols import check_same_kind, find_pairs, match_names, protocol_named
+from stochastic_refine.comparison.pairs import check_same_kind, match_names
+from stochastic_refine.comparison.protocols import pairs_of_test_set, protocol_named
 from stochastic_refine.comparison.restoring import result_folders
 from stochastic_refine.comparison.systems import Network
 from stochastic_refine.errors import InputError
@@ -33,7 +34,7 @@ def folder(tmp_path: Path):
 def test_pairs_are_found_by_name_in_subfolders_and_whatever_the_suffix(folder) -> None:
     gt = folder('gt', ['scene1/000.png', 'scene1/001.png', 'scene2/000.png'])
     lq = folder('lq', ['scene2/000.jpg', 'scene1/001.jpg', 'scene1/000.jpg'])
-    pairs = find_pairs(protocol_named('folder'), gt, lq)
+    pairs = pairs_of_test_set(protocol_named('folder'), gt, lq)
     assert [pair.name for pair in pairs] == ['scene1/000', 'scene1/001', 'scene2/000']
     assert all(pair.lq.with_suffix('').relative_to(lq) == pair.gt.with_suffix('').relative_to(gt) for pair in pairs)
 
@@ -57,7 +58,7 @@ def test_what_does_not_pair_up_is_listed(folder, names: list[str], named: list[s
 
 def test_protocol_checks_the_number_of_pairs(folder) -> None:
     with pytest.raises(InputError, match='holds 1 images but the protocol gopro has 1111'):
-        find_pairs(protocol_named('gopro'), folder('gt', ['a.png']))
+        pairs_of_test_set(protocol_named('gopro'), folder('gt', ['a.png']))
     with pytest.raises(InputError, match='realblur_j'):
         protocol_named('realblur')
     assert protocol_named('realblur_r').aligned and not protocol_named('hide').aligned
@@ -98,7 +99,7 @@ def test_empty_missing_and_damaged(folder, tmp_path: Path) -> None:
     (tmp_path / 'empty').mkdir()
     for name, words in (('empty', 'holds no image'), ('nowhere', 'does not exist')):
         with pytest.raises(InputError, match=words):
-            find_pairs(protocol_named('folder'), tmp_path / name)
+            pairs_of_test_set(protocol_named('folder'), tmp_path / name)
     gt = folder('gt', ['a.png'])
     (tmp_path / 'damaged.png').write_bytes(np.random.default_rng(0).bytes(100))
     with pytest.raises(InputError, match='damaged.png is damaged or no image'):

@@ -1,9 +1,10 @@
-"""Where a sweep's pairs of blurred and sharp images come from: two folders, or the data set of an options file."""
+"""Pairs of blurred and sharp images: of two folders, by name, or of the data set of an options file."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,35 +15,33 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..data.archives import first_few
 from ..data.checked_dataset import CheckedDataset
-from ..data.synthetic_blur_dataset import read_rgb
+from ..data.image_files import open_image, upright_size
+from ..data.synthetic_blur_dataset import IMAGE_SUFFIXES, read_rgb
 from ..errors import InputError
 from ..registration import register_all
 from ..settings.datasets import check_dataset
 from ..values import BLOCK, check_kinds, optional
-from .protocols import Pair, check_kind, check_same_kind, find_pairs, protocol_named
 
 
 @dataclass(frozen=True)
-class FilePair:
-    """A pair of image files."""
+class Pair:
+    """A ground truth, its blurred image if there is one, and the name that both share (the path without suffix)."""
 
-    pair: Pair
-
-    @property
-    def name(self) -> str:
-        """Its name; it may hold slashes."""
-        return self.pair.name
+    name: str
+    gt: Path
+    lq: Path | None = None
 
     def key(self) -> str:
         """A hash of its contents."""
-        return _hash(self.pair.lq.read_bytes(), self.pair.gt.read_bytes())
+        return _hash(*(path.read_bytes() for path in (self.lq, self.gt) if path is not None))
 
     def load(self) -> tuple[Tensor, NDArray[np.uint8]]:
         """Blurred image, (3, H, W) in [0, 1], and ground truth, (H, W, 3) BGR uint8."""
-        check_same_kind(self.pair.lq, self.pair.gt)
-        lq = torch.tensor(read_rgb(self.pair.lq)).permute(2, 0, 1).float() / 255
-        return lq, np.ascontiguousarray(read_rgb(self.pair.gt)[..., ::-1])
+        check_same_kind(self.lq, self.gt)
+        lq = torch.tensor(read_rgb(self.lq)).permute(2, 0, 1).float() / 255
+        return lq, np.ascontiguousarray(read_rgb(self.gt)[..., ::-1])
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,83 @@ class DatasetItem:
         return item['lq'], np.ascontiguousarray(gt[..., ::-1])
 
 
-ImagePair = FilePair | DatasetItem
+ImagePair = Pair | DatasetItem
+
+
+def find_pairs(gt: Path, lq: Path | None = None) -> list[Pair]:
+    """The pairs of two folders, or sharp images alone, searched with their subfolders; sorted by name.
+
+    Raises:
+        InputError: If a folder has no images, or they do not pair up by name.
+    """
+    sharp = named_images(gt)
+    blurred = match_names(sharp, lq) if lq else {}
+    return [Pair(name, sharp[name], blurred.get(name)) for name in sharp]
+
+
+def named_images(folder: Path) -> dict[str, Path]:
+    """Images below ``folder`` by their path without suffix, sorted.
+
+    Raises:
+        InputError: If there are none, or two of one name.
+    """
+    if not folder.is_dir():
+        raise InputError(f'Folder {folder} does not exist; check the path.')
+    images: dict[str, Path] = {}
+    for path in sorted(folder.rglob('*')):
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith('.'):
+            name = path.relative_to(folder).with_suffix('').as_posix()
+            if name in images:
+                raise InputError(f'{images[name]} and {path} have the same name; remove one of them.')
+            images[name] = path
+    if not images:
+        raise InputError(f'Folder {folder} holds no image ({", ".join(sorted(IMAGE_SUFFIXES))}); check the path.')
+    return images
+
+
+def match_names(names: Iterable[str], folder: Path) -> dict[str, Path]:
+    """The image of ``folder`` for each name; never by position.
+
+    What ``stochastic-refine test`` or BasicSR saved has one ending on every name (``000001_NAFNet.png``): it is passed over.
+
+    Raises:
+        InputError: If they do not pair up one to one, listing what is left.
+    """
+    images, names = named_images(folder), sorted(names)
+    if images.keys() != set(names):
+        # Endings that the first image could have; one of them must fit all.
+        first = next(iter(images))
+        for ending in sorted({first.removeprefix(name) for name in names if first.startswith(f'{name}_')}, key=len):
+            if images.keys() == {f'{name}{ending}' for name in names}:
+                return {name: images[f'{name}{ending}'] for name in names}
+        missing, extra = sorted(set(names) - images.keys()), sorted(images.keys() - set(names))
+        lone = [f'{words} {first_few(found, count=10)}'
+                for words, found in (('nothing there for', missing), ('no ground truth for', extra)) if found]
+        raise InputError(f'The images in {folder} do not pair up with the ground truth by name: {"; ".join(lone)}. Add or '
+                         'remove the images named.')
+    return {name: images[name] for name in names}
+
+
+def check_kind(path: Path) -> tuple[int, int]:
+    """(width, height) of an 8-bit RGB image as it is shown, by its header.
+
+    Raises:
+        InputError: If it is no image, grey, deep or has transparency.
+    """
+    with open_image(path) as image:
+        mode, size = image.mode, upright_size(image)
+    if mode not in ('RGB', 'P'):
+        kind = {'L': 'grey', '1': 'black and white', 'RGBA': 'RGB with transparency'}.get(mode, f'of mode {mode}')
+        raise InputError(f'Image {path} is {kind}, but scores are defined on 8-bit RGB; save it as RGB.')
+    return size
+
+
+def check_same_kind(path: Path, gt: Path) -> None:
+    """Raise an InputError unless ``path`` has the size and channels of its ground truth."""
+    size, expected = check_kind(path), check_kind(gt)
+    if size != expected:
+        raise InputError(f'{path} is {size[0]}x{size[1]} pixels but its ground truth {gt} {expected[0]}x{expected[1]}; mend or '
+                         'remove the pair.')
 
 
 def pairs_of_folders(gt: Path, lq: Path) -> list[ImagePair]:
@@ -78,11 +153,11 @@ def pairs_of_folders(gt: Path, lq: Path) -> list[ImagePair]:
     Raises:
         InputError: If they do not pair up, or an image cannot be scored.
     """
-    pairs = find_pairs(protocol_named('folder'), gt, lq)
+    pairs = find_pairs(gt, lq)
     for pair in pairs:
         check_kind(pair.gt)
         check_same_kind(pair.lq, pair.gt)
-    return [FilePair(pair) for pair in pairs]
+    return list(pairs)
 
 
 def pairs_of_data_folder(folder: Path) -> list[ImagePair]:
