@@ -22,6 +22,7 @@ from ..files import make_folder, write_atomically, write_json
 from ..inference.devices import process_device
 from ..metrics.distribution import frechet_distance, kernel_distance
 from ..processes import rank, world_size
+from .columns import COLUMNS, Score
 from .complexity import Complexity, complexity, operating_cost
 from .pairs import Pair, check_kind, check_same_kind, match_names
 from .protocols import Protocol, pairs_of_test_set, protocol_named, spread_evenly
@@ -41,7 +42,7 @@ from .scoring import (
     unavailable_metrics,
 )
 from .systems import Folders, Network, System, parse_system
-from .tables import COLUMNS, Row, Score, Table
+from .tables import Row, Table
 
 GROUND_TRUTH, INPUT = 'Ground Truth', 'input'
 COSTS = ('params', 'gflops', 'seconds')

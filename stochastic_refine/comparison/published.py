@@ -9,7 +9,8 @@ from typing import Any
 
 from ..errors import InputError
 from ..values import nearest
-from .tables import Row, Score
+from .columns import Score
+from .tables import Row
 
 #: Evaluation protocols with published rows; the table is called like the protocol.
 PROTOCOLS = ('gopro', 'hide')

@@ -18,26 +18,22 @@ import io
 import json
 import os
 import shutil
-import struct
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from PIL import Image, ImageOps
 
 from ..errors import InputError
 from ..processes import run_parallel
 from .archives import DATASETS, EXPECTED_PAIRS, VARIANTS, first_few, read_archive
 from .even_crops import TABLE_NAME, write_table
-from .image_files import is_system_file, open_image, upright_size
+from .image_files import is_system_file
+from .prepare_job import Job, check_job, crop_starts, replace_file, write_job
 
 __all__ = ['DATASETS', 'EXPECTED_PAIRS', 'VARIANTS', 'PrepareReport', 'crop_starts', 'prepare']
 
 RECORD_NAME = 'prepare.json'
-_PNG_START, _PNG_END = b'\x89PNG\r\n\x1a\n', b'\x00\x00\x00\x00IEND\xaeB`\x82'
 
 
 @dataclass
@@ -63,67 +59,6 @@ class PrepareReport:
         lmdbs = f" LMDBs: {', '.join(str(path) for path in self.lmdbs)}." if self.lmdbs else ''
         return (f'{self.destination} holds {parts}{crops}: {self.written} files written now, {self.kept} were there already.'
                 f'{left_out}{lmdbs}')
-
-
-class _Output(NamedTuple):
-    """A PNG to make of the (left, upper, right, lower) ``box`` of a source image."""
-
-    source: Path
-    path: Path
-    box: tuple[int, int, int, int]
-    is_whole_frame: bool
-
-    @property
-    def size(self) -> tuple[int, int]:
-        left, upper, right, lower = self.box
-        return right - left, lower - upper
-
-    def is_source_itself(self) -> bool:
-        """Whether the file is taken over as it is: frames of a test set that are PNG, whatever their name says."""
-        if not self.is_whole_frame:
-            return False
-        with self.source.open('rb') as file:
-            return file.read(len(_PNG_START)) == _PNG_START
-
-    def is_done(self) -> bool:
-        """Whether it is there and whole, by its length or its first and last bytes, without decoding it."""
-        if not self.path.is_file():
-            return False
-        length = self.path.stat().st_size
-        if self.is_source_itself():
-            return length == self.source.stat().st_size
-        with self.path.open('rb') as file:
-            head = file.read(24)  # signature, then the IHDR chunk with width and height
-            file.seek(max(0, length - len(_PNG_END)))
-            tail = file.read()
-        return head[:8] == _PNG_START and head[16:] == struct.pack('>II', *self.size) and tail == _PNG_END
-
-
-class _Job(NamedTuple):
-    """One pair and where it goes; ``crop`` is (size, step) in pixels, None keeps the frame whole."""
-
-    name: str
-    lq: Path
-    gt: Path
-    lq_folder: Path
-    gt_folder: Path
-    crop: tuple[int, int] | None
-
-    def outputs(self, size: tuple[int, int]) -> list[_Output]:
-        """All files to make of frames of (width, height)."""
-        width, height = size
-        if self.crop is None:
-            boxes = {f'{self.name}.png': (0, 0, width, height)}
-        else:
-            edge, step = self.crop
-            corners = [(left, upper) for upper in crop_starts(height, edge, step) for left in crop_starts(width, edge, step)]
-            boxes = {f'{self.name}_s{number:03d}.png': (left, upper, min(left + edge, width), min(upper + edge, height))
-                     for number, (left, upper) in enumerate(corners, start=1)}
-        return [_Output(source, folder / file, box, self.crop is None)
-                for source, folder in ((self.lq, self.lq_folder), (self.gt, self.gt_folder)) for file, box in boxes.items()]
-
-    def outstanding(self, size: tuple[int, int]) -> list[_Output]:
-        return [output for output in self.outputs(size) if not output.is_done()]
 
 
 def prepare(dataset: str, source: str | Path, destination: str | Path, *, variant: str = 'blur', crop_size: int = 512,
@@ -159,7 +94,7 @@ def prepare(dataset: str, source: str | Path, destination: str | Path, *, varian
     workers = min(workers or os.cpu_count() or 1, 61)  # Windows waits on 61 processes at most
 
     report = PrepareReport(destination)
-    jobs: list[_Job] = []
+    jobs: list[Job] = []
     for part in read_archive(dataset, source, variant, allow_incomplete):
         report.pairs[part.label] = len(part.pairs)
         report.left_out += len(part.unmatched)
@@ -167,14 +102,14 @@ def prepare(dataset: str, source: str | Path, destination: str | Path, *, varian
         is_train = part.split == 'train'
         lq_folder, gt_folder = (folder / side for side in (('blur_crops', 'sharp_crops') if is_train else ('input', 'target')))
         crop = (crop_size, crop_step) if is_train else None
-        jobs += [_Job(name, part.lq[name], part.gt[name], lq_folder, gt_folder, crop) for name in part.pairs]
+        jobs += [Job(name, part.lq[name], part.gt[name], lq_folder, gt_folder, crop) for name in part.pairs]
     settings = {'dataset': dataset, 'variant': variant}
     if any(job.crop for job in jobs):
         settings |= {'crop_size': crop_size, 'crop_step': crop_step}
     record = json.dumps(settings)
     has_record = _check_record(destination, record)
 
-    checked = run_parallel(_check_job, jobs, workers, f'Checking {dataset}', 'pair')
+    checked = run_parallel(check_job, jobs, workers, f'Checking {dataset}', 'pair')
     if problems := [problem for _, problem in checked if problem]:
         raise InputError(f"{first_few(problems, '; ')}; download what is named here again.")
     outputs: dict[Path, dict[str, tuple[int, int]]] = defaultdict(dict)  # size of each file by folder and name
@@ -185,29 +120,21 @@ def prepare(dataset: str, source: str | Path, destination: str | Path, *, varian
     for folder, files in outputs.items():
         _check_folder(folder, files, lmdb, is_ours=has_record or folder.resolve() in source_folders)
 
-    _replace(destination / RECORD_NAME, lambda temporary: temporary.write_text(record, encoding='utf-8'))
+    replace_file(destination / RECORD_NAME, lambda temporary: temporary.write_text(record, encoding='utf-8'))
     tables: dict[Path, list[tuple[str, str, int, int, int, int]]] = defaultdict(list)
     for job, (size, _) in zip(jobs, checked):
         if job.crop:
             tables[job.gt_folder.parent] += [(output.path.stem, job.name, *output.box[:2], *output.size)
                                              for output in job.outputs(size) if output.path.parent == job.gt_folder]
     for folder, crops in tables.items():
-        _replace(folder / TABLE_NAME, partial(write_table, crops=crops))
-    report.written = sum(run_parallel(_write_job, jobs, workers, f'Writing {dataset}', 'pair'))
+        replace_file(folder / TABLE_NAME, partial(write_table, crops=crops))
+    report.written = sum(run_parallel(write_job, jobs, workers, f'Writing {dataset}', 'pair'))
     report.kept = sum(len(files) for files in outputs.values()) - report.written
     crop_folders = [folder for folder in outputs if folder.name.endswith('_crops')]
     report.crops = sum(len(outputs[folder]) for folder in crop_folders) // 2
     if lmdb:
         report.lmdbs = [_make_lmdb(folder, outputs[folder]) for folder in crop_folders]
     return report
-
-
-def crop_starts(length: int, size: int, step: int) -> list[int]:
-    """Where crops of ``size`` begin along an edge of ``length`` pixels so that all of it is covered when ``step <= size``."""
-    starts = list(range(0, length - size + 1, step)) or [0]
-    if starts[-1] + size < length:
-        starts.append(length - size)
-    return starts
 
 
 def _check_record(destination: Path, record: str) -> bool:
@@ -221,21 +148,6 @@ def _check_record(destination: Path, record: str) -> bool:
     return True
 
 
-def _check_job(job: _Job) -> tuple[tuple[int, int], str]:
-    """Frame size (width, height) of a pair, and what is wrong with it or ''; decoded as a whole unless all outputs are done."""
-    try:
-        with open_image(job.lq) as lq, open_image(job.gt) as gt:
-            size, other = upright_size(lq), upright_size(gt)
-            if size != other:
-                return size, '{} is {}x{} but {} is {}x{}'.format(job.lq, *size, job.gt, *other)
-        for path in {output.source for output in job.outstanding(size)}:
-            with open_image(path) as image:
-                image.load()
-        return size, ''
-    except InputError as error:
-        return (0, 0), str(error).partition(';')[0]
-
-
 def _check_folder(folder: Path, files: Iterable[str], lmdb: bool, is_ours: bool) -> None:
     """PairedImageDataset takes every file of a folder, so nothing else may lie there."""
     present = {path.name for path in folder.iterdir() if not is_system_file(path)} if folder.is_dir() else set()
@@ -246,49 +158,6 @@ def _check_folder(folder: Path, files: Iterable[str], lmdb: bool, is_ours: bool)
     if lmdb and (other := sorted(file for file in files if not file.isascii() or '.' in Path(file).stem)):
         raise InputError(f"{first_few(other)} cannot be LMDB keys, which are ASCII and end, for BasicSR, at the first dot; "
                          'rename the images or leave lmdb out.')
-
-
-def _write_job(job: _Job) -> int:
-    """Write what is outstanding of a pair; returns the number of files."""
-    frames: dict[Path, Image.Image] = {}
-    with open_image(job.lq) as image:
-        outstanding = job.outstanding(upright_size(image))
-    for output in outstanding:
-        if output.is_source_itself():
-            _replace(output.path, partial(_link_or_copy, output.source))
-            continue
-        if output.source not in frames:
-            with open_image(output.source) as image:
-                frames[output.source] = ImageOps.exif_transpose(image).convert('RGB')
-        crop = frames[output.source].crop(output.box)
-        _replace(output.path, partial(crop.save, format='PNG', compress_level=3))
-    return len(outstanding)
-
-
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write through a temporary file beside ``path``, in a folder made where it is missing.
-
-    Without the fsync of checkpoints: it would take long for tens of thousands of files, and a later run sees shortened ones.
-    """
-    temporary = path.with_name(f'.{path.name}.part')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.unlink(missing_ok=True)  # a killed run leaves one, perhaps a link to the source
-        try:
-            write(temporary)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(f'{path} could not be written ({error}); free some space or check its permissions, and run the same '
-                         'command again to go on.') from error
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        os.link(source.resolve(), target)
-    except OSError:  # another file system, or one without hard links
-        shutil.copyfile(source, target)
 
 
 def _make_lmdb(folder: Path, files: dict[str, tuple[int, int]]) -> Path:

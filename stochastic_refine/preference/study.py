@@ -6,9 +6,7 @@ that :mod:`~stochastic_refine.preference.files` reads together with the raters' 
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import io
 import itertools
 import json
 import random
@@ -17,30 +15,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image, ImageFilter, ImageOps
 from tqdm import tqdm
 
 from .. import __version__
 from ..comparison.pairs import check_kind, match_names, named_images
 from ..comparison.protocols import spread_evenly
-from ..data.image_files import open_image
 from ..errors import InputError
 from ..files import write_json, write_text
+from .crops import CROP_CHOICES, REFERENCE, Album, Box, blurred_more, choose_box, codes, cut
 
 KEY_FORMAT = 'stochastic-refine preference key 1'
 #: Written by the page, so it stands in preference.html too.
 ANSWERS_FORMAT = 'stochastic-refine preference answers 1'
-REFERENCE = 'Reference'
 #: Choices faster than this are ignored: nobody has compared two images by then.
 MINIMUM_MS = 400
 LARGE_PAGE = 100 * 2**20
-#: Browsers limit the length of a string to some 512 MiB.
-LARGEST_PAGE = 400 * 2**20
-CROP_CHOICES = ('texture', 'random')
-_CANDIDATES = 16
 
-Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -146,21 +136,21 @@ def build_study(systems: Sequence[str],
     names, methods = list(photos), list(next(iter(photos.values())))
 
     generator = random.Random(seed)
-    album = _Album(_codes(generator), quality)
+    album = Album(codes(generator), quality)
     shown: list[dict[str, str]] = []  # code by method, for each photo
     boxes: list[Box] = []
     details: list[float] = []
     for name in tqdm(names, desc='Crops', unit='photo'):
-        box, detail = _choose_box(photos[name], crop_size, generator, crops)
+        box, detail = choose_box(photos[name], crop_size, generator, crops)
         boxes.append(box)
         details.append(detail)
-        shown.append({method: album.add(_crop(path, box), kind='method', method=method, photo=name)
+        shown.append({method: album.add(cut(path, box), kind='method', method=method, photo=name)
                       for method, path in photos[name].items()})
 
     obvious = []  # (photo, sharp, blurred); blur is plainest where there is most detail
     for number, photo in enumerate(sorted(range(len(names)), key=lambda index: -details[index])[:checks]):
         method = REFERENCE if reference else methods[number % count]
-        blurred = _blurred(_crop(photos[names[photo]][method], boxes[photo]))
+        blurred = blurred_more(cut(photos[names[photo]][method], boxes[photo]))
         obvious.append((photo, shown[photo][method], album.add(blurred, kind='blurred', method=method, photo=names[photo])))
     comparisons = design(count, len(names), per_rater, generator)
     questions, sheets = _ask(comparisons, shown, methods, obvious, checks, repeats, album.codes, generator)
@@ -188,28 +178,6 @@ def build_study(systems: Sequence[str],
     write_text(output, page)
     return Study(study, output, key_path, len(page.encode()), len(names), len(sheets), max(map(len, sheets)),
                  tuple(_notes(len(page.encode()), count, per_rater, checks, crops)))
-
-
-class _Album:
-    """The crops of a page under opaque codes."""
-
-    def __init__(self, codes: Iterator[str], quality: int | None) -> None:
-        self.codes = codes
-        self.quality = quality
-        self.meanings: dict[str, dict[str, str]] = {}
-        self.embedded: dict[str, str] = {}
-        self._size = 0
-
-    def add(self, crop: Image.Image, **meaning: str) -> str:
-        """Embed a crop; returns its code."""
-        code = next(self.codes)
-        self.meanings[code] = meaning
-        self.embedded[code] = _webp(crop, self.quality)
-        self._size += len(self.embedded[code])
-        if self._size > LARGEST_PAGE:
-            raise InputError(f'The page would be larger than {LARGEST_PAGE >> 20} MiB, too large for a browser; use fewer '
-                             'photos (--max-images), smaller crops or --quality 95.')
-        return code
 
 
 def _ask(comparisons: list[list[tuple[int, int, int]]], shown: list[dict[str, str]], methods: list[str],
@@ -305,53 +273,3 @@ def _paired_photos(systems: Sequence[str], reference: Path | None) -> tuple[dict
     return photos, len(folders)
 
 
-def _choose_box(paths: dict[str, Path], size: int, generator: random.Random, crops: str) -> tuple[Box, float]:
-    """Where the photo is cropped, and the mean absolute gradient there.
-
-    Detail is measured on the reference, or else on the mean of all methods, so that none has a say of its own.
-    """
-    sources = [paths[REFERENCE]] if REFERENCE in paths else list(paths.values())
-    grey = np.mean([np.asarray(_open(path).convert('L'), np.float32) for path in sources], axis=0)
-    height, width = grey.shape
-    wide, high = min(size, width), min(size, height)
-    boxes = []
-    for _ in range(_CANDIDATES if crops == 'texture' else 1):
-        x, y = generator.randint(0, width - wide), generator.randint(0, height - high)
-        boxes.append((x, y, x + wide, y + high))
-
-    def detail(box: Box) -> float:
-        part = grey[box[1]:box[3], box[0]:box[2]]
-        return float(sum(np.abs(np.diff(part, axis=axis)).sum() for axis in (0, 1)) / part.size)
-
-    best = max(boxes, key=detail)
-    return best, detail(best)
-
-
-def _open(path: Path) -> Image.Image:
-    with open_image(path) as image:
-        return ImageOps.exif_transpose(image).convert('RGB')
-
-
-def _crop(path: Path, box: Box) -> Image.Image:
-    return _open(path).crop(box)
-
-
-def _blurred(crop: Image.Image) -> Image.Image:
-    """A copy with a Gaussian blur that nobody can miss: 1/48 of the shorter side, 11 pixels at 512."""
-    return crop.filter(ImageFilter.GaussianBlur(max(2.0, min(crop.size) / 48)))
-
-
-def _webp(crop: Image.Image, quality: int | None) -> str:
-    buffer = io.BytesIO()
-    crop.save(buffer, 'webp', **({'lossless': True, 'quality': 50} if quality is None else {'quality': quality}))
-    return base64.b64encode(buffer.getvalue()).decode()
-
-
-def _codes(generator: random.Random) -> Iterator[str]:
-    """Ten hexadecimal digits at a time, never the same twice."""
-    given = set()
-    while True:
-        code = f'{generator.getrandbits(40):010x}'
-        if code not in given:
-            given.add(code)
-            yield code

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from ..comparison.columns import Column, Score
 from ..comparison.published import published_table
-from ..comparison.tables import Column, Row, Score, Table
+from ..comparison.tables import Row, Table
 from ..errors import InputError
 from ..files import make_folder, to_json, write_text
 from .files import Rater, read_answers, read_key

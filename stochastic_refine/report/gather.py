@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..comparison.columns import COLUMNS, UNRANKED_ROWS
 from ..comparison.protocols import spread_evenly
-from ..comparison.tables import COLUMNS, UNRANKED_ROWS, Row, Table
+from ..comparison.tables import Row, Table
 from ..data.archives import first_few
 from ..errors import InputError, words_of
 

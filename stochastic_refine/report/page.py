@@ -24,7 +24,8 @@ from typing import Any
 
 from PIL import Image
 
-from ..comparison.tables import UNRANKED_ROWS, Row, Score
+from ..comparison.columns import UNRANKED_ROWS, Score
+from ..comparison.tables import Row
 from ..data.image_files import SYSTEM_FILES
 from ..data.synthetic_blur_dataset import read_rgb
 from ..errors import InputError

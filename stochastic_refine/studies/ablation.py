@@ -24,12 +24,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..comparison.columns import COLUMNS
 from ..comparison.complexity import complexity
 from ..comparison.pairs import ImagePair
 from ..comparison.protocols import spread_evenly
 from ..comparison.published import published_table
 from ..comparison.systems import Network
-from ..comparison.tables import COLUMNS
 from ..errors import InputError
 from ..files import write_text
 from ..inference.operating_point import OperatingPoint

@@ -17,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..comparison.columns import COLUMNS
 from ..comparison.pairs import ImagePair
 from ..comparison.protocols import spread_evenly
 from ..comparison.scoring import exact_among, mean_score, metric_function
 from ..comparison.systems import Network
-from ..comparison.tables import COLUMNS
 from ..errors import InputError
 from ..inference.operating_point import OperatingPoint
 from .inputs import each_image, known_metrics, provenance, sampling_restorer, to_bgr

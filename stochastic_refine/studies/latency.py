@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..archs.sampling import SamplingNetwork
+from ..comparison.columns import COLUMNS
 from ..comparison.complexity import operating_cost
 from ..comparison.pairs import ImagePair
 from ..comparison.protocols import spread_evenly
 from ..comparison.provenance import timing_setup
 from ..comparison.systems import Network
-from ..comparison.tables import COLUMNS
 from ..inference.operating_point import OperatingPoint
 from ..inference.restorer import Restorer
 from .inputs import each_image, known_metrics, means_of, provenance, restorer_of, scores_of

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..comparison.tables import COLUMNS, UNRANKED_ROWS, Table
+from ..comparison.columns import COLUMNS, UNRANKED_ROWS
+from ..comparison.tables import Table
 from ..errors import InputError, words_of
 from ..sweep.pareto import front
 from ..values import nearest

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..checkpoints import read_checkpoint
+from ..comparison.columns import COLUMNS
 from ..comparison.pairs import ImagePair
 from ..comparison.protocols import spread_evenly
 from ..comparison.systems import Network
-from ..comparison.tables import COLUMNS
 from ..inference.operating_point import OperatingPoint
 from ..inference.tradeoff import point_at, tradeoff_path
 from .inputs import each_image, known_metrics, means_of, provenance, sampling_restorer, scores_of

@@ -19,12 +19,12 @@ from torch import Tensor
 
 from ..archs.build import arch_class, check_arch_options
 from ..archs.sampling import rules_of
+from ..comparison.columns import COLUMNS
 from ..comparison.complexity import parameters_of
 from ..comparison.pairs import ImagePair
 from ..comparison.protocols import spread_evenly
 from ..comparison.published import published_table
 from ..comparison.systems import Network
-from ..comparison.tables import COLUMNS
 from ..errors import InputError
 from ..inference.operating_point import OperatingPoint, operating_points_of
 from ..settings.options_file import read_options_file

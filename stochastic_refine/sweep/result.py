@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..comparison.tables import COLUMNS
+from ..comparison.columns import COLUMNS
 from ..diffusion import TAKE_ETA
 from ..files import to_json, write_atomically, write_json, write_text
 from ..inference.operating_point import OperatingPoint

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 
 from ..archs.build import arch_class
+from ..comparison.columns import COLUMNS
 from ..comparison.pairs import ImagePair
 from ..comparison.protocols import spread_evenly
 from ..comparison.provenance import commit, machine, timing_setup
 from ..comparison.restoring import load_once
 from ..comparison.scoring import METRIC_NOTES, cache_key, exact_among, mean_score
 from ..comparison.systems import Network
-from ..comparison.tables import COLUMNS
 from ..data.archives import first_few
 from ..errors import InputError
 from ..inference.devices import process_device

@@ -3,6 +3,7 @@ import sys
 
 import pytest
 
+from stochastic_refine.cli import doctor_child
 from stochastic_refine.cli import doctor_report as doctor
 
 SPEC = importlib.util.find_spec('basicsr')
@@ -50,7 +51,7 @@ def test_broken_packages_are_reported_on_one_line_and_stop_nothing(monkeypatch, 
 def test_a_hanging_package_is_given_up(monkeypatch, tmp_path):
     write(tmp_path, **{'hangs.py': 'import time; time.sleep(3600)'})
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(doctor, '_CHILD_SECONDS', 1)
+    monkeypatch.setattr(doctor_child, '_CHILD_SECONDS', 1)
     assert doctor.import_errors(['hangs']) == {'hangs': 'its import took more than 1 s'}
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from stochastic_refine.comparison.columns import COLUMNS
 from stochastic_refine.comparison.published import published_rows, published_table
-from stochastic_refine.comparison.tables import COLUMNS, Table
+from stochastic_refine.comparison.tables import Table
 from stochastic_refine.errors import InputError
 
 #: Typed from the papers independently of the package's file; beside the repository where its maintainers work, else absent.

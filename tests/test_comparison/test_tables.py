@@ -10,7 +10,8 @@ import re
 
 import pytest
 
-from stochastic_refine.comparison.tables import COLUMNS, Column, Row, Score, Table
+from stochastic_refine.comparison.columns import COLUMNS, Column, Score
+from stochastic_refine.comparison.tables import Row, Table
 from stochastic_refine.errors import InputError
 
 INF, NAN = math.inf, math.nan

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from stochastic_refine.cli import main
-from stochastic_refine.comparison.tables import COLUMNS, Row, Score, Table
+from stochastic_refine.comparison.columns import COLUMNS, Score
+from stochastic_refine.comparison.tables import Row, Table
 from stochastic_refine.errors import InputError
 from stochastic_refine.report import page as report
 from stochastic_refine.report.page import write_report

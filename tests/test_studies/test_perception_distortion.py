@@ -9,7 +9,8 @@ import math
 import pytest
 
 from stochastic_refine.cli import main
-from stochastic_refine.comparison.tables import COLUMNS, Row, Score, Table
+from stochastic_refine.comparison.columns import COLUMNS, Score
+from stochastic_refine.comparison.tables import Row, Table
 from stochastic_refine.studies.perception_distortion import perception_distortion_study
 
 #: name: (LPIPS, PSNR, published)
