@@ -32,8 +32,10 @@ from stochastic_refine.archs.pretrained import read_weights
 from stochastic_refine.checkpoints.weights_folder import find_weights
 from stochastic_refine.errors import InputError
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from scripts.published_resshift import NETWORKS as RESSHIFT  # noqa: E402
+
 if importlib.util.find_spec('diffusers') and importlib.util.find_spec('transformers'):
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from scripts.published_latent import NETWORKS as LATENT
 else:
     LATENT = {}
@@ -162,6 +164,7 @@ NETWORKS = {
     'NAFNet-GoPro-width64': Published(),
     'Restormer-motion': Published({'type': 'Restormer'}),
     **LATENT,
+    **RESSHIFT,
 }
 
 

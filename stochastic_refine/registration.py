@@ -26,6 +26,7 @@ LOSSES = {
     'PSNRLoss': '.losses.psnr_loss',
     'EdgeLoss': '.losses.edge_loss',
     'CharbonnierEdgeLoss': '.losses.edge_loss',
+    'LPIPSLoss': '.losses.lpips_loss',
     'MultiScaleLoss': '.losses.multi_scale_loss',
 }
 METRICS = {
@@ -41,6 +42,7 @@ METRICS = {
 MODELS = {
     'AdversarialRestorationModel': '.models.adversarial_restoration_model',
     'LatentModel': '.latent.model',
+    'ResShiftModel': '.latent.resshift.model',
     'HIDiffStage1Model': '.models.hidiff_model',
     'HIDiffStage2Model': '.models.hidiff_model',
     'ProgressiveDistillationModel': '.models.distillation_model',

@@ -112,10 +112,10 @@ def recognise(params: Mapping[str, Tensor]) -> Recognised | None:
     Raises:
         InputError: If a dict under foreign names cannot be translated.
     """
-    for mark, translate in FOREIGN.items():
-        if mark in params:
-            return translate(params)
     for prefix, inner in _unwrapped(params):
+        for mark, translate in FOREIGN.items():
+            if mark in inner:
+                return translate(inner)
         found = find_layout(Shapes.of(inner))
         if found is not None:
             row, options = found

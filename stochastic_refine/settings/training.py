@@ -26,7 +26,8 @@ from ..values import (
 )
 
 LONG = 10**12  # no training has so many iterations
-_LOSSES = ('pixel_opt', 'perceptual_opt', 'gan_opt', 'noise_opt', 'flow_opt', 'initial_opt', 'latent_opt', 'prior_opt')
+_LOSSES = ('pixel_opt', 'perceptual_opt', 'gan_opt', 'noise_opt', 'flow_opt', 'initial_opt', 'latent_opt', 'prior_opt',
+           'image_opt')
 _TRAIN = {'ema_decay': number(0, 1), 'optim_g': BLOCK, 'optim_d': optional(BLOCK), 'scheduler': BLOCK,
           'total_iter': number(1, LONG), 'warmup_iter': number(-1, LONG), **dict.fromkeys(_LOSSES, optional(BLOCK)),
           'precision': one_of('float32', 'bfloat16'), 'accumulate': COUNT, 'grad_clip': optional(number(0)), 'compile': FLAG,
@@ -47,7 +48,7 @@ def check_train(train: Mapping[str, Any], registry: Any, model: type) -> None:
             known_type(options['type'], registry.LOSS_REGISTRY, f'{where}: type')
             loss = registry.LOSS_REGISTRY.get(options['type'])
             check_arguments(loss, options, where)
-            if 'Perceptual' not in options['type']:  # those load a network
+            if 'Perceptual' not in options['type'] and 'LPIPS' not in options['type']:  # those load a network
                 attempt(where, loss, **_without_type(options))
     _check_scheduler(train, model, _check_optimizer(train, model))
 

@@ -36,6 +36,7 @@ PUBLISHED = {
     'MPRNet': {'type': 'MPRNet', 'n_feat': 96, 'scale_unetfeats': 48, 'scale_orsnetfeats': 32, 'num_cab': 8, 'reduction': 4},
     'NAFNet-GoPro-width32': {'type': 'NAFNetLocal', 'width': 32, 'enc_blk_nums': [1, 1, 1, 28], 'middle_blk_num': 1},
     'NAFNet-GoPro-width64': {'type': 'NAFNetLocal', 'width': 64, 'dec_blk_nums': [1, 1, 1, 1]},
+    'ResShift-VQ': {'type': 'ResShiftVQ', 'n_embed': 8192, 'ch': 128, 'ch_mult': [1, 2, 4], 'num_res_blocks': 2},
     'Restormer-motion': {'type': 'Restormer', 'dim': 48, 'num_blocks': [4, 6, 6, 8], 'heads': [1, 2, 4, 8],
                          'ffn_expansion_factor': 2.66, 'LayerNorm_type': 'WithBias', 'dual_pixel_task': False},
 }
