@@ -14,12 +14,16 @@ from stochastic_refine.diffusion import forward_marginal, posterior, r0_from_eps
 from stochastic_refine.latent.deblurdiff.deblurdiff_arch import DeblurDiff, KernelControlledUNet
 from stochastic_refine.latent.deblurdiff.eac import eac
 from stochastic_refine.latent.deblurdiff.lkpn import LKPN
+from stochastic_refine.latent.diffbir.published import bsrnet_params
 from stochastic_refine.latent.extra import require
 from stochastic_refine.latent.names import autoencoder_params, open_clip_params, split, unet_params
 from stochastic_refine.latent.stable_diffusion import Decoder, Encoder, build_control, build_unet, configs, unet_config
 from stochastic_refine.latent.windows import attend_in_windows
 
 Meta = Mapping[str, Any]
+#: DiffBIR's own SwinIR, as options/latent/train_diffbir_stage1.yml has it.
+SWINIR = {'img_size': 64, 'embed_dim': 180, 'depths': [6] * 8, 'num_heads': [6] * 8, 'window_size': 8, 'mlp_ratio': 2.0,
+          'upscale': 8, 'upsampler': 'nearest+conv', 'start_unshuffle': 8}
 
 
 def ldm_unet(config: Meta, **changes: Any) -> dict[str, Any]:
@@ -159,7 +163,34 @@ class PublishedDeblurDiff(PublishedPart):
         return from_published(weights)
 
 
+class PublishedFirstStage(PublishedPart):
+    """A first stage of DiffBIR's, by its options."""
+
+    def __init__(self, options: Meta) -> None:
+        self.options = options
+
+    def build(self, layout: Meta, meta: Meta) -> nn.Module:
+        return build_arch(self.options)
+
+    def params(self, net: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if self.options['type'] == 'BSRNet':
+            return bsrnet_params(weights)
+        return {f"net.{name.replace('conv_first.1.', 'conv_first.')}": value for name, value in weights.items()}
+
+
+class PublishedIRControlNet(PublishedPart):
+    """DiffBIR's second stage."""
+
+    def build(self, layout: Meta, meta: Meta) -> nn.Module:
+        return build_control(configs().unet, 8)
+
+
 NETWORKS = {
+    'DiffBIR-bsrnet': PublishedFirstStage({'type': 'BSRNet'}),
+    'DiffBIR-controlnet': PublishedIRControlNet(),
+    'DiffBIR-scunet': PublishedFirstStage({'type': 'SpandrelNet', 'architecture': 'SCUNet', 'network': 'SCUNet'}),
+    'DiffBIR-swinir': PublishedFirstStage({'type': 'SpandrelNet', 'architecture': 'SwinIR', 'network': 'SwinIR',
+                                           'settings': SWINIR}),
     'DeblurDiff-EAC': PublishedEAC(),
     'DeblurDiff-LKPN': PublishedLKPN(),
     'DeblurDiff-VAE-small': PublishedAutoencoder('vae'),

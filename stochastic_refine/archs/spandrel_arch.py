@@ -46,7 +46,10 @@ class SpandrelNet(nn.Module):
             raise InputError(f"spandrel's {architecture} has no network '{network}'; {nearest(network, _classes(kind))}")
         target = torch.get_default_device()
         with torch.device('cpu'):  # some constructors compute with values, which the meta device has not
-            descriptor = kind.load(cls(**(settings or {})).state_dict())
+            state = cls(**(settings or {})).state_dict()
+            if (settings or {}).get('start_unshuffle', 1) > 1:  # which spandrel tells by the name that published files have
+                state = {name.replace('conv_first.', 'conv_first.1.'): value for name, value in state.items()}
+            descriptor = kind.load(state)
         _check(descriptor, f"spandrel's {architecture}")
         self.net = descriptor.model.to(target)
         self._requirements = descriptor.size_requirements

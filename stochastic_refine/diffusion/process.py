@@ -31,6 +31,16 @@ def eps_from_r0(r_t: Tensor, r0: Tensor, alpha_bar: Level) -> Tensor:
     return (r_t - alpha_bar**0.5 * r0) / (1 - alpha_bar)**0.5
 
 
+def v_target(r0: Tensor, eps: Tensor, alpha_bar: Level) -> Tensor:
+    """What a network that predicts v is trained for, v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) r0 (Salimans and Ho, 2022)."""
+    return forward_marginal(eps, -r0, alpha_bar)
+
+
+def r0_from_v(r_t: Tensor, v: Tensor, alpha_bar: Level) -> Tensor:
+    """The clean residual that ``r_t`` and ``v`` imply; unlike :func:`r0_from_eps` also where alpha_bar = 0."""
+    return forward_marginal(r_t, -v, alpha_bar)
+
+
 def posterior(alpha: float, alpha_bar: float, alpha_bar_prev: float) -> tuple[float, float, float]:
     """Eq. (3): ``q(r_{t-1} | r_t, r0) = N(c_0 r0 + c_t r_t, variance)``.
 

@@ -55,7 +55,8 @@ def ancestral(denoise: Denoise,
               r_T: Tensor,
               schedule: NoiseSchedule,
               noise: Callable[[], Tensor],
-              constrain: Constrain | None = None) -> Tensor:
+              constrain: Constrain | None = None,
+              r0_from: Callable[[Tensor, Tensor, float], Tensor] = r0_from_eps) -> Tensor:
     """Algorithm 1, lines 3 to 6: T draws from the posterior of Eq. (3) with the estimated r0.
 
     Args:
@@ -64,10 +65,11 @@ def ancestral(denoise: Denoise,
         schedule: Its T steps are walked from T to 1; the last adds no noise.
         noise: Source of the steps' noise.
         constrain: Applied to each estimate of r0, for example a clamp to the valid range; None reproduces the paper.
+        r0_from: What the denoiser's output says of r0: ``r0_from(r_t, output, alpha_bar)``.
     """
     r_t = r_T
     for alpha, alpha_bar, alpha_bar_prev in _reverse_steps(schedule):  # t = T, ..., 1
-        r0 = r0_from_eps(r_t, denoise(r_t, alpha_bar**0.5), alpha_bar)
+        r0 = r0_from(r_t, denoise(r_t, alpha_bar**0.5), alpha_bar)
         if constrain is not None:
             r0 = constrain(r0)
         c_0, c_t, variance = posterior(alpha, alpha_bar, alpha_bar_prev)

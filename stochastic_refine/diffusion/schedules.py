@@ -19,10 +19,11 @@ class NoiseSchedule:
     Entry ``i`` of each table belongs to step ``t = i + 1``; ``alpha_bar_0 = 1`` is implied and not stored.
 
     Args:
-        betas: The noise variances ``1 - alpha_t`` added at each step (Eq. 1), shape (T,), each in (0, 1).
+        betas: The noise variances ``1 - alpha_t`` added at each step (Eq. 1), shape (T,), each in (0, 1); the last may be 1,
+            after which no signal is left.
 
     Raises:
-        ValueError: If ``betas`` is empty, not one-dimensional, or leaves (0, 1).
+        ValueError: If ``betas`` is empty, not one-dimensional, or leaves that range.
     """
 
     betas: Tensor
@@ -31,8 +32,9 @@ class NoiseSchedule:
         betas = self.betas.to(torch.float64)
         if betas.dim() != 1 or betas.numel() == 0:
             raise ValueError(f'betas must be a non-empty vector, got shape {tuple(betas.shape)}.')
-        if not bool(((betas > 0) & (betas < 1)).all()):
-            raise ValueError(f'every beta must lie strictly between 0 and 1, got {betas.min():g} to {betas.max():g}.')
+        if not bool((betas > 0).all() & (betas[:-1] < 1).all() & (betas[-1] <= 1)):
+            raise ValueError(f'every beta must lie between 0 and 1, and none but the last be 1, got {betas.min():g} to '
+                             f'{betas.max():g}.')
         object.__setattr__(self, 'betas', betas)
 
     @classmethod
@@ -56,6 +58,13 @@ class NoiseSchedule:
     def scaled_linear(cls, steps: int, initial_variance: float, final_variance: float) -> NoiseSchedule:
         """Betas whose square roots are linear, as Stable Diffusion's are."""
         return cls(torch.linspace(initial_variance**0.5, final_variance**0.5, steps, dtype=torch.float64, device='cpu')**2)
+
+    def without_signal(self) -> NoiseSchedule:
+        """The schedule whose sqrt(alpha_bar) is shifted and scaled so that it is 0 at T, and as it was at t = 1 (zero terminal
+        SNR: Lin et al., WACV 2024, Algorithm 1)."""
+        roots = self.alpha_bars**0.5
+        alpha_bars = ((roots - roots[-1]) * (roots[0] / (roots[0] - roots[-1])))**2
+        return NoiseSchedule(1 - torch.cat([alpha_bars[:1], alpha_bars[1:] / alpha_bars[:-1]]))
 
     def spaced(self, steps: int) -> tuple[NoiseSchedule, list[int]]:
         """A schedule of fewer steps, evenly spread with the first and the last among them, and which of this one's they are.

@@ -56,11 +56,13 @@ class Version:
         name: Of the version.
         repository: Where it is published.
         size: Arguments of :func:`~stochastic_refine.latent.stable_diffusion.configs`.
+        predicts: What its U-Net predicts, in diffusers' words; a folder tells it, a single file does not.
     """
 
     name: str
     repository: str
     size: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    predicts: str = 'epsilon'
 
     @property
     def context(self) -> int:
@@ -80,6 +82,8 @@ class Version:
 
 
 SD21 = Version('Stable Diffusion 2.1 base', 'stabilityai/stable-diffusion-2-1-base')
+#: What DiffBIR 2.1 is built on.
+SD21_V = Version('Stable Diffusion 2.1 base with zero terminal SNR', 'lxq007/DiffBIR-v2', predicts='v_prediction')
 SD15 = Version('Stable Diffusion 1.5', 'stable-diffusion-v1-5/stable-diffusion-v1-5', SD15_SIZE)
 _OTHERS = {(768, False): 'Stable Diffusion 1', (1024, True): 'Stable Diffusion 2', (2048, True): 'Stable Diffusion XL'}
 
@@ -228,10 +232,10 @@ def _configs(path: Path, states: Configs, version: Version) -> Configs:
         raise InputError(f'The base model {path} takes {channels} channels, as those for inpainting or depth do, not the 4 of '
                          f'a latent; {version.advice}.')
     scheduler = path / 'scheduler' / 'scheduler_config.json'
-    predicts = _json(scheduler).get('prediction_type', 'epsilon') if scheduler.is_file() else 'epsilon'
-    if predicts != 'epsilon':
-        raise InputError(f'The base model {path} predicts {predicts}, not the noise (it is the one for 768 pixels); '
-                         f'{version.advice}.')
+    predicts = _json(scheduler).get('prediction_type', 'epsilon') if scheduler.is_file() else version.predicts
+    if predicts != version.predicts:
+        raise InputError(f'The base model {path} predicts {predicts}, and this system needs one that predicts '
+                         f'{version.predicts}; {version.advice}.')
     return told
 
 

@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from typing import Any, ClassVar, Literal, get_type_hints
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..archs.predict_refine_arch import final_output
 from ..archs.sampling import NATIVE, Part, Rules, Run
-from ..diffusion import NoiseSchedule, SampleNoise, ancestral, forward_marginal, to_signed
+from ..diffusion import NoiseSchedule, SampleNoise, ancestral, forward_marginal, r0_from_eps, to_signed
 from .base_weights import SD21, Version, shared_base
 from .images import low_frequencies, match_colours
 from .stable_diffusion import SCALE, Decoder, Encoder, StableDiffusion, configs, pad_to
@@ -25,8 +27,8 @@ class LatentNet(nn.Module):
     """A network that draws samples by denoising latents of Stable Diffusion, seeing the blurred image's latent.
 
     A system is a subclass that builds its trained parts in its constructor and ends with :meth:`complete`, to which it gives
-    the module that denoises: ``denoiser(x, t, context)``, x (B, 8, h, w) with the noisy latent first and the blurred one after
-    it, t (B,), context (1 or B, 77, C), gives the predicted noise, (B, 4, h, w). It trains by :meth:`targets`.
+    the module that denoises: ``denoiser(x, t, context)``, x (B, C, h, w) with the noisy latent first and what is :attr:`seen_as`
+    after it, t (B,), context (1 or B, 77, C), gives the predicted noise, (B, 4, h, w). It trains by :meth:`targets`.
 
     Args:
         base: Stable Diffusion's weights: a diffusers folder, a single file, or a repository of a hub that is on this machine.
@@ -46,6 +48,15 @@ class LatentNet(nn.Module):
     version: ClassVar[Version] = SD21
     #: Steps from no noise to noise alone, in training.
     schedule: ClassVar[NoiseSchedule] = NoiseSchedule.scaled_linear(1000, 0.00085, 0.012)
+    #: How the denoiser sees the blurred image: as a draw from its latent, that latent's mode, (B, 4, h, w), or its pixels, one
+    #: channel for each of those that make a latent one, (B, 192, h, w).
+    seen_as: ClassVar[Literal['draw', 'mode', 'pixels']] = 'draw'
+    #: Values of an operating point's ``start``; the first is meant where it says nothing.
+    starts: ClassVar[tuple[str, ...]] = ('noise', 'low_frequencies')
+    #: Steps of its sampler where an operating point does not say.
+    default_steps: ClassVar[int] = 50
+    #: What the denoiser's output says of the latent, given the noisy one and alpha-bar.
+    r0_from = staticmethod(r0_from_eps)
     #: Image sides are padded with zeros to a multiple of this.
     multiple: ClassVar[int] = 64
     #: Names of the pairs that :meth:`forward` gives a training, each with the loss that is published for it.
@@ -66,13 +77,15 @@ class LatentNet(nn.Module):
         self.vae_tiling = vae_tiling
         self.savings = {'attention_window': attention_window, 'attention_slicing': attention_slicing,
                         'gradient_checkpointing': gradient_checkpointing}
-        self.shares_base = base is not None
+        self.first: nn.Module | None = None  # a network that restores the image before its latent is seen
+        #: Modules that are no parts of it: they are in no checkpoint of its, nor copied with it.
+        self.__dict__['shared'] = []
         dtype = getattr(torch, base_precision)
         if base is None:
             own = StableDiffusion(configs(**{**self.version.size, **(base_size or {})})).to(dtype)
             self.base = own.economise(vae_tiling=vae_tiling, **self.savings)
         else:
-            self.__dict__['base'] = shared_base(base, self.version, dtype, vae_tiling=vae_tiling, **self.savings)
+            self.share(base=shared_base(base, self.version, dtype, vae_tiling=vae_tiling, **self.savings))
 
     def __init_subclass__(cls, **options: Any) -> None:
         """A constructor's ``**base`` stands for this class's arguments, and says so: options are checked by signatures."""
@@ -89,17 +102,23 @@ class LatentNet(nn.Module):
         """Set what denoises, reads and makes images: modules that hold the network's parts and are no parts themselves."""
         self.__dict__.update(_denoiser=denoiser, _encoder=Encoder(self.base.vae), _decoder=Decoder(self.base.vae))
 
-    # ---------------------------------------------------------------- one base for all
+    # ---------------------------------------------------------------- frozen networks, the same for all
+
+    def share(self, **modules: nn.Module) -> None:
+        """Set attributes to frozen networks that are no parts of this one."""
+        for name, module in modules.items():
+            self.shared.append(module)
+            self.__dict__[name] = module
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LatentNet:
-        """A shared base follows the network to its device; it keeps its precision."""
-        if self.shares_base:
-            self.base.to(fn(torch.empty(0, device='cpu')).device)
+        """What is shared follows the network to its device; it keeps its precision."""
+        for module in self.shared:
+            module.to(fn(torch.empty(0, device='cpu')).device)
         return super()._apply(fn, recurse)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LatentNet:
-        if self.shares_base:
-            memo.update({id(module): module for module in self.base.modules()})
+        for shared in self.shared:
+            memo.update({id(module): module for module in shared.modules()})
         clone = type(self).__new__(type(self))
         memo[id(self)] = clone
         clone.__dict__.update(copy.deepcopy(self.__dict__, memo))
@@ -110,87 +129,115 @@ class LatentNet(nn.Module):
     @classmethod
     def rules_of(cls, options: Mapping[str, Any]) -> Rules:
         return Rules('the network diffuses latents by the steps it was trained with', (NATIVE, ),
-                     {'sampler': NATIVE, 'steps': 50}, guided=True, starts=('noise', 'low_frequencies'),
+                     {'sampler': NATIVE, 'steps': cls.default_steps}, guided=True, starts=cls.starts,
                      most_steps=cls.schedule.steps)
 
     @property
     def has_initial(self) -> bool:
-        return False
+        return self.first is not None
 
     def trial(self, lq: Tensor) -> list[Tensor]:
-        latent = self._encoder(pad_to(lq, self.multiple))[:, :_CHANNELS]
-        noise = self._denoiser(torch.cat([latent, latent], dim=1), latent.new_ones(1), self.base.context('', lq.device))
-        return [self._decoder(noise)[..., :lq.shape[-2], :lq.shape[-1]]]
+        initial = [] if self.first is None else [self._restored_first(lq)]
+        image = pad_to(lq, self.multiple)
+        latent = self._encoder(image)[:, :_CHANNELS]
+        seen = F.pixel_unshuffle(image, SCALE) if self.seen_as == 'pixels' else latent
+        noise = self._denoiser(torch.cat([latent, seen], dim=1), latent.new_ones(1), self.base.context('', lq.device))
+        return [self._decoder(noise)[..., :lq.shape[-2], :lq.shape[-1]], *initial]
 
     def parts(self, point: Any) -> list[Part]:
+        channels = _CHANNELS + (3 * SCALE**2 if self.seen_as == 'pixels' else _CHANNELS)
+
         def inputs(height: int, width: int, device: torch.device | str) -> tuple[Tensor, ...]:
             side = self.multiple // SCALE
             height, width = height + -height % side, width + -width % side
             context = torch.zeros(1, 77, self.base.unet.config.cross_attention_dim, device=device)
-            return torch.zeros(1, 2 * _CHANNELS, height, width, device=device), torch.ones(1, device=device), context
+            return torch.zeros(1, channels, height, width, device=device), torch.ones(1, device=device), context
 
-        return [Part(self._encoder, per_image=True), Part(self._decoder, _CHANNELS, scale=SCALE),
-                Part(self._denoiser, 2 * _CHANNELS, noise_conditioned=True, calls=point.calls, scale=SCALE, inputs=inputs)]
+        first = [] if self.first is None else [Part(self.first, per_image=True)]
+        return [*first, Part(self._encoder, per_image=True), Part(self._decoder, _CHANNELS, scale=SCALE),
+                Part(self._denoiser, channels, noise_conditioned=True, calls=point.calls, scale=SCALE, inputs=inputs)]
 
     def predict_initial(self, lq: Tensor, run: Run) -> Tensor | None:
-        return None
+        if self.first is None:
+            return None
+        first = run.predicting(Part(self.first, per_image=True), lq)
+        run.start(first.calls(*lq.shape[-2:]))
+        return first(lq).float()
 
     def begin(self, lq: Tensor, initial: Tensor | None, point: Any, batches: Sequence[range],
               run: Run) -> tuple[Tensor | None, Callable[[range], Tensor]]:
         """A seed's noise is, in this order, that of the blurred latent, that to start with, and that of each step."""
         padded = pad_to(lq, self.multiple)
         size = tuple(side // SCALE for side in padded.shape[-2:])
-        *ends, part = self.parts(point)
+        *_, encoder, decoder, part = self.parts(point)
         denoiser = run.tiled(part, padded, max(map(len, batches)), sampling=True)
         tiling = self.vae_tiling or any(run.tiled(end, padded).calls(*(side // end.scale for side in padded.shape[-2:])) > 1
-                                        for end in ends)
-        from_low = point.start == 'low_frequencies'
-        run.start(1 + from_low + len(batches) * (point.calls * denoiser.calls(*size) + 1))
+                                        for end in (encoder, decoder))
+        first = run.predicting(Part(self.first, per_image=True), lq) if self.first is not None and initial is None else None
+        start = self.start_image(lq, point)
+        encoded = (self.seen_as != 'pixels') + (start is not None)
+        run.start((0 if first is None else first.calls(*lq.shape[-2:])) + encoded
+                  + len(batches) * (point.calls * denoiser.calls(*size) + 1))
 
-        def encoded(image: Tensor) -> Tensor:
+        def encode(image: Tensor) -> Tensor:
             with self._vae_in_tiles(tiling):
                 moments = self._encoder(image)
             run.advance()
             return moments
 
-        blurred = encoded(pad_to(self.seen(lq), self.multiple))
-        low = encoded(to_signed(pad_to(low_frequencies(lq), self.multiple))) if from_low else None
+        initial = initial if first is None else first(lq).float()
+        blurred = self._read(pad_to(self.seen(lq, initial), self.multiple), encode)
+        if start is not None:
+            image, alpha_bar = start
+            latent = self._factor * encode(to_signed(pad_to(image, self.multiple)))[:, :_CHANNELS]
         context = self.base.context(point.prompt or '', lq.device)
         unguided = self.base.context(point.negative_prompt or '', lq.device) if point.is_guided else None
-        schedule, steps = self.schedule.spaced(point.steps)
-        step_of = dict(zip(schedule.levels, steps))
 
         def draw(seeds: range) -> Tensor:
             noise = SampleNoise(seeds, (_CHANNELS, *size), lq.device)
-            seen = self._draw_latent(blurred, noise(), tiling)
+            seen = self._condition(blurred, noise(), tiling)
 
-            def denoise(z: Tensor, level: float) -> Tensor:
-                t = torch.full((len(z), ), float(step_of[level]), device=z.device)
+            def denoise(z: Tensor, step: float) -> Tensor:
+                t = torch.full((len(z), ), float(step), device=z.device)
                 eps = denoiser([z, seen], t, context)
                 if unguided is None:
                     return eps
                 without = denoiser([z, seen], t, unguided)
                 return without + point.guidance_scale * (eps - without)
 
-            start = noise()
-            if low is not None:
-                start = forward_marginal(low[:, :_CHANNELS] * self._factor, start, self.schedule.alpha_bars[-1].item())
-            latent = ancestral(denoise, start, schedule, noise)
+            state = noise()
+            if start is not None:
+                state = forward_marginal(latent, state, alpha_bar)
+            latents = self.sample(denoise, state, point.steps, noise)
             with self._vae_in_tiles(tiling):
-                image = self._decoder(latent)[..., :lq.shape[-2], :lq.shape[-1]]
+                image = self._decoder(latents)[..., :lq.shape[-2], :lq.shape[-1]]
             run.advance()
-            return self.finished((image + 1) / 2, lq).clamp_(0, 1)
+            return self.finished((image + 1) / 2, lq if initial is None else initial).clamp_(0, 1)
 
-        return None, draw
+        return initial, draw
 
-    def seen(self, lq: Tensor) -> Tensor:
-        """What the autoencoder reads of the blurred image, (B, 3, H, W), [0, 1]: DeblurDiff's authors give it that itself,
-        although it was trained for [-1, 1], in which it reads sharp images."""
+    def seen(self, lq: Tensor, initial: Tensor | None) -> Tensor:
+        """What is read of the blurred image, (B, 3, H, W), [0, 1], and of the first network's prediction: DeblurDiff's authors
+        give the autoencoder the image itself, although it was trained for [-1, 1], in which it reads sharp images."""
         return lq
 
-    def finished(self, image: Tensor, lq: Tensor) -> Tensor:
-        """The restored image, (B, 3, H, W), about [0, 1], with the colours of the blurred one, (1, 3, H, W)."""
-        return match_colours(image, lq)
+    def start_image(self, lq: Tensor, point: Any) -> tuple[Tensor, float] | None:
+        """The image, (1, 3, H, W), [0, 1], whose latent is under the noise that sampling starts with, and the alpha-bar of
+        both; None for noise alone."""
+        if point.start == 'low_frequencies':
+            return low_frequencies(lq), self.schedule.alpha_bars[-1].item()
+        return None
+
+    def sample(self, denoise: Callable[[Tensor, float], Tensor], state: Tensor, steps: int, noise: SampleNoise) -> Tensor:
+        """The latents, (B, 4, h, w), that come of what sampling starts with, by calls of ``denoise(latents, step)``."""
+        schedule, chosen = self.schedule.spaced(steps)
+        step_of = dict(zip(schedule.levels, chosen))
+        return ancestral(lambda z, level: denoise(z, step_of[level]), state, schedule, noise, r0_from=self.r0_from)
+
+    def finished(self, image: Tensor, like: Tensor) -> Tensor:
+        """The restored image, (B, 3, H, W), about [0, 1], with the colours of the first network's or the blurred one, (1, 3, H,
+        W)."""
+        return match_colours(image, like)
 
     # ---------------------------------------------------------------- training
 
@@ -211,17 +258,34 @@ class LatentNet(nn.Module):
             restorer, point = Restorer(self), default_point(self)
             return torch.stack([restorer.restore(image, point).image for image in lq]).clone()
         with torch.no_grad():
-            blurred, sharp = (self._draw_latent(moments, torch.randn_like(moments[:, :_CHANNELS]), self.vae_tiling)
-                              for moments in (self._encoder(self.seen(lq)), self._encoder(to_signed(gt))))
+            initial = None if self.first is None else self._restored_first(lq)
+            sharp = self._encoder(to_signed(gt))
+            sharp = self._latent(sharp, torch.randn_like(sharp[:, :_CHANNELS]), self.vae_tiling)
+            blurred = self._condition(self._read(self.seen(lq, initial), self._encoder), torch.randn_like(sharp),
+                                      self.vae_tiling)
             context = self.base.context('', lq.device)
         t = torch.randint(self.schedule.steps, (len(lq), ), device='cpu')
         noise = torch.randn_like(sharp)
-        noisy = forward_marginal(sharp, noise, self.schedule.alpha_bars[t].view(-1, 1, 1, 1).to(sharp.device))
+        noisy = forward_marginal(sharp, noise, self.alpha_bars(t, sharp))
         return self.targets(noisy, blurred, sharp, noise, t.to(sharp.device), context)
+
+    def alpha_bars(self, t: Tensor, like: Tensor) -> Tensor:
+        """alpha-bar at steps, (B,), as a factor on ``like``, (B, C, h, w)."""
+        return self.schedule.alpha_bars[t.cpu()].view(-1, 1, 1, 1).to(like.device)
+
+    def _restored_first(self, lq: Tensor) -> Tensor:
+        return final_output(self.first, self.first(lq)).float()
 
     def targets(self, noisy: Tensor, blurred: Tensor, sharp: Tensor, noise: Tensor, t: Tensor,
                 context: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """Predictions and their targets, by name, in a state of training; latents are (B, 4, h, w), scaled."""
+        """Predictions and their targets, by name, in a state of training.
+
+        Args:
+            noisy, sharp, noise: Latents, (B, 4, h, w), scaled.
+            blurred: As the denoiser sees it, see :attr:`seen_as`.
+            t: Steps, (B,).
+            context: The text's tokens, (1, 77, C).
+        """
         return {'noise': (self._denoiser(torch.cat([noisy, blurred], dim=1), t, context), noise)}
 
     @property
@@ -237,7 +301,17 @@ class LatentNet(nn.Module):
         finally:
             vae.use_tiling = before
 
-    def _draw_latent(self, moments: Tensor, noise: Tensor, mode: bool) -> Tensor:
+    def _read(self, image: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
+        """What is computed once of an image, (B, 3, H, W)."""
+        return F.pixel_unshuffle(image, SCALE) if self.seen_as == 'pixels' else encode(image)
+
+    def _condition(self, read: Tensor, noise: Tensor, mode: bool) -> Tensor:
+        """What the denoiser sees, (B, C, h, w), of what :meth:`_read` gave, (B or 1, ., h, w)."""
+        if self.seen_as == 'pixels':
+            return read.expand(len(noise), -1, -1, -1)
+        return self._latent(read, noise, mode or self.seen_as == 'mode')
+
+    def _latent(self, moments: Tensor, noise: Tensor, mode: bool) -> Tensor:
         """A draw, or the mode, (B, 4, h, w), scaled, of what the encoder says of an image, (B or 1, 8, h, w)."""
         mean, logvar = moments.chunk(2, dim=1)
         if mode:

@@ -47,7 +47,7 @@ def test_float32_betas_are_promoted_before_the_product():
     assert NoiseSchedule(betas).alpha_bars[-1].item() == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize('betas', [[], [[0.1]], [0.0, 0.1], [0.1, 1.0], [-0.1], [math.nan]])
+@pytest.mark.parametrize('betas', [[], [[0.1]], [0.0, 0.1], [1.0, 0.1], [0.1, 1.1], [-0.1], [math.nan]])
 def test_impossible_betas_are_refused(betas):
     with pytest.raises(ValueError, match='beta'):
         NoiseSchedule(torch.tensor(betas))
