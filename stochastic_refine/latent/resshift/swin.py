@@ -13,9 +13,8 @@ def to_windows(x: Tensor, window: int) -> Tensor:
     return x.permute(0, 2, 4, 3, 5, 1).flatten(3, 4).flatten(1, 2)
 
 
-def from_windows(x: Tensor, height: int, width: int) -> Tensor:
+def from_windows(x: Tensor, height: int, width: int, window: int) -> Tensor:
     """The inverse of :func:`to_windows`."""
-    window = round(x.shape[2]**0.5)
     x = x.unflatten(2, (window, window)).unflatten(1, (height // window, width // window))
     return x.permute(0, 5, 1, 3, 2, 4).reshape(len(x), -1, height, width)
 
@@ -92,7 +91,7 @@ class SwinBlock(nn.Module):
         if self.shift:
             normed = normed.roll((-self.shift, -self.shift), (2, 3))
             mask = shift_mask(*size, self.window, self.shift, x.device)
-        seen = from_windows(self.attn(to_windows(normed, self.window), mask), *size)
+        seen = from_windows(self.attn(to_windows(normed, self.window), mask), *size, self.window)
         x = x + (seen.roll((self.shift, self.shift), (2, 3)) if self.shift else seen)
         return x + self.mlp(self.norm2(x))
 
