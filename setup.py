@@ -22,7 +22,7 @@ setup(
     install_requires=[
         'torch>=2.4',
         'numpy>=1.26',
-        'Pillow>=10.1',
+        'Pillow>=11.2.1',  # earlier ones lose parts of EXIF and write no TIFF in several strips
         'opencv-python>=4.8',
         'safetensors>=0.4.3',
         'tqdm>=4.60',

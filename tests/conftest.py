@@ -185,6 +185,12 @@ def chromium():
         browser.close()
 
 
+def can_shard() -> bool:
+    """Whether this PyTorch writes sharded checkpoints."""
+    from torch.distributed import checkpoint
+    return hasattr(checkpoint, 'HuggingFaceStorageWriter')
+
+
 @dataclass
 class Run:
     """A launcher's run, finished or not."""

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, free_port, python_environment, run_python, write_yaml
+from conftest import REPOSITORY, can_shard, free_port, python_environment, run_python, write_yaml
 from launched import iterations
 from torch import nn
 
@@ -24,6 +24,8 @@ from stochastic_refine.checkpoints import read_checkpoint
 from stochastic_refine.checkpoints.sharded import is_sharded, read_sharded
 from stochastic_refine.data.random_streams import Draw, seed_item, seed_iteration, stream_seed
 from stochastic_refine.errors import InputError
+
+SHARDED = pytest.param(True, marks=pytest.mark.skipif(not can_shard(), reason='PyTorch before 2.8 writes no shards'))
 
 
 def assert_equal(a, b, where='') -> None:
@@ -161,7 +163,7 @@ def state_of(model):
     return {name: getattr(model, name).state_dict() for name in ('net_g', 'net_g_ema', 'net_d') if hasattr(model, name)}
 
 
-@pytest.mark.parametrize('sharded', [False, True])
+@pytest.mark.parametrize('sharded', [False, SHARDED])
 def test_an_adversarial_training_resumes_with_scores_and_discriminator(
         build_model, parsed, restoration_options, monkeypatch, sharded):
     from basicsr.utils.registry import ARCH_REGISTRY
@@ -206,7 +208,7 @@ def test_schedules_resume(build_model, parsed, restoration_options, scheduler):
     ({}, {'T_max': 12}, lambda i: 0.05 * (1 + math.cos(math.pi * (i - 1) / 12))),
     ({'lr': 0.02}, {'type': 'MultiStepLR', 'milestones': [5], 'gamma': 0.1}, lambda i: 0.02 if i < 6 else 0.002),
 ])
-@pytest.mark.parametrize('sharded', [False, True])
+@pytest.mark.parametrize('sharded', [False, SHARDED])
 def test_changed_rates_and_schedules_hold_from_the_resumed_iteration_on(build_model, parsed, restoration_options, sharded,
                                                                         optimizer, scheduler, expected):
     """As if they had been there from the beginning; momenta go on."""
@@ -319,7 +321,7 @@ def long_options(refine_options):
     return refine_options
 
 
-@pytest.mark.parametrize('sharded', [False, True])
+@pytest.mark.parametrize('sharded', [False, SHARDED])
 def test_resuming_in_mid_epoch_gives_the_bits_of_an_unbroken_run(launch, long_options, tmp_path, sharded):
     long_options['logger']['sharded_checkpoints'] = sharded
     assert launch('train', long_options).code == 0
@@ -351,7 +353,7 @@ def test_the_same_seed_gives_the_same_training(launch, long_options, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('sharded', [False, True])
+@pytest.mark.parametrize('sharded', [False, SHARDED])
 def test_two_processes_resume_bit_for_bit(long_options, tmp_path, sharded):
     from stochastic_refine.inference.weights import load_network
     long_options['logger']['sharded_checkpoints'] = sharded
@@ -387,7 +389,7 @@ def test_two_processes_resume_bit_for_bit(long_options, tmp_path, sharded):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('flags', [(), ('--sharded', )])
+@pytest.mark.parametrize('flags', [(), pytest.param(('--sharded', ), marks=SHARDED.marks)])
 def test_killed_trainings_end_with_the_same_bits(tmp_path, flags):
     script = REPOSITORY / 'scripts' / 'kill_training.py'
     run = run_python(str(script), '--kills', '3', '--iterations', '40', '--seed', '1', *flags, cwd=tmp_path, seconds=600)

@@ -30,6 +30,14 @@ def is_sharded(path: str | Path) -> bool:
     return (Path(path) / INDEX).is_file()
 
 
+def check_shardable() -> None:
+    """Raise an InputError if this PyTorch cannot write shards."""
+    from torch.distributed import checkpoint as dcp
+    if not hasattr(dcp, 'HuggingFaceStorageWriter'):
+        raise InputError(f'Sharded checkpoints need PyTorch 2.8, and this is {torch.__version__}; update PyTorch, or leave out '
+                         'sharded_checkpoints.')
+
+
 def save_sharded(path: str | Path, content: dict[str, Any]) -> None:
     """Write ``content`` to the folder ``path``; all processes call this together, with equal contents.
 

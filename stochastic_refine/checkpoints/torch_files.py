@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import mmap
 import pickle
+import pickletools
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -32,13 +34,15 @@ def read_torch_file(path: str | Path, name: str = 'Checkpoint') -> Any:
     if not path.is_file():
         raise InputError(f'{name} {path} does not exist; check the path.')
     damaged = f'{name} {path} is damaged or cut short and cannot be read; copy or download it again.'
+    objects = (f'{name} {path} holds Python objects besides tensors and was not loaded, because they could run code; save only '
+               'its state dict with torch.save and use that file.')
     try:
         _refuse_bombs(path, name)
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             content = torch.load(path, map_location='cpu', weights_only=True)
         if not _is_plain(content):  # what PyTorch takes for harmless grows from version to version
-            raise pickle.UnpicklingError('objects')
+            raise InputError(objects)
         return content
     except InputError:
         raise
@@ -47,10 +51,35 @@ def read_torch_file(path: str | Path, name: str = 'Checkpoint') -> Any:
     except Exception as error:  # on a foreign or damaged file the unpickler can fail with any exception there is
         if path.stat().st_size > 0 and not _looks_like_pickle(path):
             raise InputError(f'{path} is not a checkpoint; give a .pth or .safetensors file.') from error
-        if isinstance(error, pickle.UnpicklingError):
-            raise InputError(f'{name} {path} holds Python objects besides tensors and was not loaded, because they could '
-                             'run code; save only its state dict with torch.save and use that file.') from error
+        if isinstance(error, pickle.UnpicklingError) and _names_objects(path):
+            raise InputError(objects) from error
         raise InputError(damaged) from error
+
+
+def _names_objects(path: Path) -> bool:
+    """Whether the file's pickle names anything besides what tensors and state dicts are made of; nothing of it is run.
+
+    PyTorch's error does not tell: some versions say the same of a file that is cut short.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            pickles = [io.BytesIO(archive.read(name)) for name in archive.namelist() if name.endswith('data.pkl')]
+            return any(_names_more(each, each.getbuffer().nbytes) for each in pickles)
+    with path.open('rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return _names_more(content, len(content))
+
+
+def _names_more(stream: io.BytesIO | mmap.mmap, size: int) -> bool:
+    """The same of the pickles that a stream begins with: before PyTorch 1.6 five, and the tensors' bytes behind them."""
+    try:
+        while stream.tell() < size:
+            for opcode, argument, _ in pickletools.genops(stream):
+                if opcode.name in ('INST', 'STACK_GLOBAL') or opcode.name == 'GLOBAL' and \
+                        argument.split(' ')[0].split('.')[0] not in ('torch', 'collections'):
+                    return True
+    except Exception:  # no pickle from here on, or one that is cut short or damaged
+        pass
+    return False
 
 
 def _is_plain(content: Any) -> bool:

@@ -18,6 +18,7 @@ from ..archs.pretrained import check_weights, complete_networks, read_weights, r
 from ..archs.spandrel_arch import SpandrelNet
 from ..checkpoints import Checkpoint
 from ..checkpoints.catalogue import catalogue
+from ..checkpoints.sharded import check_shardable
 from ..checkpoints.weights_folder import find_weights
 from ..errors import InputError
 from ..inference.operating_point import VALIDATION_KEYS, check_sampling
@@ -143,6 +144,8 @@ def _check_logger(logger: Mapping[str, Any]) -> None:
     check_kinds(logger, _LOGGER, 'logger')
     wandb = logger.get('wandb') or {}
     check_kinds(wandb, {'project': optional(TEXT), 'resume_id': optional(TEXT)}, 'logger: wandb')
+    if logger.get('sharded_checkpoints'):
+        check_shardable()
     if wandb.get('project') is not None and not logger['use_tb_logger']:
         raise InputError('logger: wandb: project needs use_tb_logger: true, whose records BasicSR hands to wandb.')
     needed = {'tensorboard': logger['use_tb_logger'], 'wandb': wandb.get('project') is not None}

@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 import torch
+from conftest import can_shard
 
 from stochastic_refine.checkpoints import read_checkpoint, write_metadata
 from stochastic_refine.checkpoints.sharded import INDEX, is_sharded, read_sharded, save_sharded
@@ -21,6 +22,9 @@ CONTENT = {
 
 
 BIAS = {'__tensor__': 'params/a.bias', 'channels_last': False}
+
+
+pytestmark = pytest.mark.skipif(not can_shard(), reason='PyTorch before 2.8 writes no shards')
 
 
 @pytest.fixture
