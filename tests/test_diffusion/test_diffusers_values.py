@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stochastic_refine.diffusion import NoiseSchedule, ancestral, ddim
+from stochastic_refine.diffusion import NoiseSchedule, ancestral, ddim, dpmpp_2m
 
 #: Betas of both tests: 1000 training steps.
 TRAINING = NoiseSchedule.linear(1000, 1e-4, 0.02)
@@ -48,3 +48,22 @@ def test_ddim_over_every_hundredth_step():
     out = ddim(stand_in(steps), ramp(), schedule, lambda: pytest.fail('noise was drawn'), lambda r0: r0.clamp(-1, 1))
     assert out.abs().sum().item() == pytest.approx(172.0067, abs=0.01)
     assert out.abs().mean().item() == pytest.approx(0.223967, abs=1e-3)
+
+
+@pytest.mark.parametrize('steps', [15, 40])
+def test_dpm_solver_on_equal_steps_in_log_snr(steps):
+    """Against diffusers' DPM-Solver++(2M) itself, where it is installed."""
+    diffusers = pytest.importorskip('diffusers')
+    theirs = diffusers.DPMSolverMultistepScheduler(1000, 1e-4, 0.02, 'linear', use_lu_lambdas=True, final_sigmas_type='zero')
+    theirs.set_timesteps(steps)
+    alpha_bars = 1 / (1 + theirs.sigmas[:-1].double().flip(0)**2)
+    schedule = NoiseSchedule(1 - alpha_bars / torch.cat([torch.ones(1, dtype=torch.float64), alpha_bars[:-1]]))
+
+    def denoise(x: Tensor, noise_level: float) -> Tensor:
+        return torch.tanh(x) * (1 - noise_level**2)**0.5 + 0.1 * noise_level
+
+    x = start = torch.randn(2, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for t, alpha_bar in zip(theirs.timesteps, alpha_bars.flip(0)):
+        x = theirs.step(denoise(x, float(alpha_bar)**0.5), t, x).prev_sample
+    ours = dpmpp_2m(denoise, start, schedule, lambda: pytest.fail('noise was drawn'))
+    torch.testing.assert_close(ours, x.double(), rtol=3e-6, atol=1e-6)  # theirs has its levels in float32
