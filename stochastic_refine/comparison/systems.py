@@ -22,6 +22,7 @@ from ..checkpoints.sharded import is_sharded
 from ..checkpoints.weights_folder import available_weights, find_weights
 from ..errors import InputError
 from ..files import sha256_of
+from ..inference.memory import total_memory
 from ..inference.operating_point import OperatingPoint, check_tiles_and_windows, operating_points_of
 from ..inference.weights import build_with_weights, load_network
 from ..registration import register_all
@@ -70,7 +71,7 @@ class Network:
     @property
     def fingerprint(self) -> str:
         """A hash of weights and options: equal networks restore equally."""
-        options = json.dumps([self.network, self.param_key, self.precision, self.tile, self.window], sort_keys=True)
+        options = json.dumps([self.network, self.param_key, self.precision, tile_key(self.tile), self.window], sort_keys=True)
         return f'{_file_hash(self.checkpoint)}-{hashlib.sha256(options.encode()).hexdigest()[:8]}'
 
     @property
@@ -107,6 +108,14 @@ def _file_hash(path: Path) -> str:
 def _hash_of_version(path: Path, modified: int, size: int) -> str:
     """The hash of a file as it was last modified; a large checkpoint is read once."""
     return sha256_of(path)[:16]
+
+
+def tile_key(tile: int | str | None) -> Any:
+    """What decides how images are cut: with ``auto`` the memory of this machine's devices."""
+    if tile != 'auto':
+        return tile
+    kinds = ['cpu', *(['cuda'] if torch.cuda.is_available() else [])]
+    return [tile, *(total_memory(torch.device(kind)) for kind in kinds)]
 
 
 def parse_system(text: str) -> System:

@@ -29,7 +29,7 @@ from ..comparison.pairs import ImagePair
 from ..comparison.provenance import code_identity
 from ..comparison.restoring import load_once, to_pixels
 from ..comparison.scoring import cache_key, metric_function
-from ..comparison.systems import Network
+from ..comparison.systems import Network, tile_key
 from ..diffusion import TAKE_ETA
 from ..errors import InputError
 from ..files import write_atomically, write_json
@@ -214,7 +214,7 @@ def counts_of(cells: Sequence[OperatingPoint]) -> dict[OperatingPoint, list[int]
 
 def weights_fingerprint(network: Network) -> str:
     """A hash of weights and options; unlike the file's hash it stays when metadata is stored in the checkpoint."""
-    settings = json.dumps([without_pretrained(network.network), network.precision, network.tile, network.window],
+    settings = json.dumps([without_pretrained(network.network), network.precision, tile_key(network.tile), network.window],
                           sort_keys=True)
     total = hashlib.sha256(settings.encode())
     for name, value in sorted(network.load(torch.device('cpu')).state_dict().items()):

@@ -203,6 +203,10 @@ def test_other_code_versions_tiles_and_precisions_make_results_anew(run, pair_ch
     changes = ({}, {'tile': 32}, {'window': 32}, {'precision': 'bfloat16'})
     others = [dataclasses.replace(network, **change) for change in changes]
     assert len({other.fingerprint for other in others}) == len({weights_fingerprint(other) for other in others}) == 4
+    auto = dataclasses.replace(network, tile='auto')
+    before = auto.fingerprint
+    monkeypatch.setattr(systems, 'total_memory', lambda device: 2**30)
+    assert auto.fingerprint != before and network.fingerprint == others[0].fingerprint
 
 
 def test_images_are_whole_unless_told_and_the_table_says(run, pair_checkpoint, monkeypatch) -> None:
