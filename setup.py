@@ -50,6 +50,8 @@ setup(
         'demo': ['scikit-image>=0.22'],
         'preference': ['choix>=0.3.5', 'scipy>=1.11'],
         'figures': ['matplotlib>=3.8', 'scipy>=1.11'],
+        # what .ci/run reads the code with; their rules change from version to version
+        'dev': ['ruff==0.17.*', 'mypy==2.4.*', 'types-PyYAML', 'types-tqdm'],
         # just enough for the tests that need no optional package
         'bare': ['pytest>=7.4', 'scikit-image>=0.22'],
         # Tests of pages also need a browser: Chromium or Chrome, on the PATH or named in CHROMIUM

@@ -69,13 +69,13 @@ def _names_objects(path: Path) -> bool:
         return _names_more(content, len(content))
 
 
-def _names_more(stream: io.BytesIO | mmap.mmap, size: int) -> bool:
+def _names_more(stream: Any, size: int) -> bool:
     """The same of the pickles that a stream begins with: before PyTorch 1.6 five, and the tensors' bytes behind them."""
     try:
         while stream.tell() < size:
             for opcode, argument, _ in pickletools.genops(stream):
                 if opcode.name in ('INST', 'STACK_GLOBAL') or opcode.name == 'GLOBAL' and \
-                        argument.split(' ')[0].split('.')[0] not in ('torch', 'collections'):
+                        str(argument).split(' ')[0].split('.')[0] not in ('torch', 'collections'):
                     return True
     except Exception:  # no pickle from here on, or one that is cut short or damaged
         pass

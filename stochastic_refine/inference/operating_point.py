@@ -43,7 +43,7 @@ def check_tiles_and_windows(val: Mapping[str, Any]) -> None:
         raise InputError(f"val: tile must be auto, ~ or a number of pixels, got '{tile}'.")
     if not isinstance(val.get('grids', False), bool):
         raise InputError(f"val: grids must be true or false, got '{val['grids']}'.")
-    if val.get('grids') and (not _is_int(crop_size) or crop_size < 16):
+    if val.get('grids') and not (isinstance(crop_size, int) and crop_size >= 16):
         raise InputError(f"val: grids needs crop_size, a whole number of pixels from 16, got '{crop_size}'.")
 
 

@@ -167,7 +167,7 @@ class Restorer:
         initial, draw = self._drawing(lq, point, batches, initial)
         kept, first, count = [], None, 0
         several = point.num_samples > 1  # one sample is its own mean, and a large photo is not held twice more
-        mean, squares = (torch.zeros_like(lq[0]), torch.zeros_like(lq[0])) if several else (None, None)
+        mean, squares = (torch.zeros_like(lq[0] if several else lq[0, :0]) for _ in range(2))
         for seeds in batches:
             samples = draw(seeds)
             first = samples[0] if first is None else first
@@ -262,7 +262,7 @@ class Restorer:
         """How many samples of this image to draw at once."""
         pixels = lq.shape[-2] * lq.shape[-1]
         # On a CPU a batch gains nothing once an image keeps the cores busy.
-        most, budget = (8, 2**18) if self.device.type == 'cpu' else (32, None)
-        if budget is None:
-            budget = AUTO_SHARE * total_memory(self.device) / self._bytes_per_pixel(self.net.parts(point)[-1])
+        most, budget = 8, float(2**18)
+        if self.device.type != 'cpu':
+            most, budget = 32, AUTO_SHARE * total_memory(self.device) / self._bytes_per_pixel(self.net.parts(point)[-1])
         return max(1, min(point.num_samples, most, int(budget / pixels)))

@@ -50,25 +50,26 @@ class TiledNet:
 
     def calls(self, height: int, width: int) -> int:
         """Network calls that an image of this size takes."""
-        if self.tile is None or max(height, width) <= self.tile + 2 * self.halo:
-            return 1
-        return sum(1 for _ in self._tiles(height, width))
+        return len(self._tiles(height, width))
 
-    def _tiles(self, height: int, width: int) -> Iterator[tuple[int, int, int, int]]:
-        for top in range(0, height, self.tile):
-            for left in range(0, width, self.tile):
-                yield top, left, min(top + self.tile, height), min(left + self.tile, width)
+    def _tiles(self, height: int, width: int) -> list[tuple[int, int, int, int]]:
+        """(top, left, bottom, right) of each."""
+        if self.tile is None or max(height, width) <= self.tile + 2 * self.halo:
+            return [(0, 0, height, width)]
+        return [(top, left, min(top + self.tile, height), min(left + self.tile, width))
+                for top in range(0, height, self.tile) for left in range(0, width, self.tile)]
 
     def __call__(self, x: Tensor | Sequence[Tensor], *args: Any) -> Tensor:
         """The network's output for ``x``, (B, C', H, W)."""
         parts = [x] if isinstance(x, Tensor) else x
         height, width = parts[0].shape[-2:]
-        if self.calls(height, width) == 1:
+        tiles = self._tiles(height, width)
+        if len(tiles) == 1:
             output = final_output(self.net, self.net(_concatenated(parts), *args))
             self.on_call()
             return output
         output = None
-        for top, left, bottom, right in self._tiles(height, width):
+        for top, left, bottom, right in tiles:
             y0, x0 = max(top - self.halo, 0), max(left - self.halo, 0)
             # The image's end may lie inside a cell of the grid; the network's own padding completes it.
             y1, x1 = bottom + self.halo + self.multiple - 1, right + self.halo + self.multiple - 1
@@ -117,7 +118,8 @@ class _OverlappingNet:
         """The averaged output for ``x``, (B, C', H, W), float32."""
         parts = [x] if isinstance(x, Tensor) else x
         height, width = parts[0].shape[-2:]
-        total = weights = None
+        total: Any = None  # a tensor from the first window on, whose output tells the channels
+        weights: Any = None
         for top in self.starts(height):
             for left in self.starts(width):
                 at = (..., slice(top, top + self.window), slice(left, left + self.window))
