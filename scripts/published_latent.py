@@ -17,6 +17,7 @@ from stochastic_refine.latent.deblurdiff.lkpn import LKPN
 from stochastic_refine.latent.diffbir.published import bsrnet_params
 from stochastic_refine.latent.extra import require
 from stochastic_refine.latent.names import autoencoder_params, open_clip_params, split, unet_params
+from stochastic_refine.latent.pasd.published import is_trained
 from stochastic_refine.latent.stable_diffusion import Decoder, Encoder, build_control, build_unet, configs, unet_config
 from stochastic_refine.latent.windows import attend_in_windows
 
@@ -185,6 +186,24 @@ class PublishedIRControlNet(PublishedPart):
         return build_control(configs().unet, 8)
 
 
+class PublishedPASD(PublishedPart):
+    """A network of PASD's: the U-Net with what is trained in it, or the ControlNet."""
+
+    def __init__(self, kind: str, light: bool = False, rrdb: bool = False) -> None:
+        super().__init__(kind)
+        self.light, self.rrdb = light, rrdb
+
+    def build(self, layout: Meta, meta: Meta) -> nn.Module:
+        net = build_arch({'type': 'PASD', 'light': self.light, 'rrdb': self.rrdb})
+        return net.controlnet if self.kind == 'controlnet' else nn.ModuleDict({
+            'unet': net.base.unet, 'attention': net.attention})
+
+    def params(self, net: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if self.kind == 'controlnet':
+            return dict(weights)
+        return {f"{'attention' if is_trained(name) else 'unet'}.{name}": value for name, value in weights.items()}
+
+
 NETWORKS = {
     'DiffBIR-bsrnet': PublishedFirstStage({'type': 'BSRNet'}),
     'DiffBIR-controlnet': PublishedIRControlNet(),
@@ -201,4 +220,10 @@ NETWORKS = {
     'DeblurDiff-full-unet': PublishedPart('unet'),
     'DeblurDiff-full-vae': PublishedPart('vae'),
     'DeblurDiff-wiring-small': PublishedWiring(),
+    'PASD-controlnet': PublishedPASD('controlnet'),
+    'PASD-light-controlnet': PublishedPASD('controlnet', light=True),
+    'PASD-light-rrdb-controlnet': PublishedPASD('controlnet', light=True, rrdb=True),
+    'PASD-light-unet': PublishedPASD('unet', light=True),
+    'PASD-rrdb-controlnet': PublishedPASD('controlnet', rrdb=True),
+    'PASD-unet': PublishedPASD('unet'),
 }

@@ -32,7 +32,7 @@ def eps_from_r0(r_t: Tensor, r0: Tensor, alpha_bar: Level) -> Tensor:
 
 
 def v_target(r0: Tensor, eps: Tensor, alpha_bar: Level) -> Tensor:
-    """What a network that predicts v is trained for, v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) r0 (Salimans and Ho, 2022)."""
+    """What a network that predicts v is trained for, v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) r0 (Salimans and Ho)."""
     return forward_marginal(eps, -r0, alpha_bar)
 
 

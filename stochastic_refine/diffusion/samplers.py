@@ -46,7 +46,7 @@ class SampleNoise:
 
 def _reverse_steps(schedule: NoiseSchedule) -> Iterator[tuple[float, float, float]]:
     """Yield (alpha_t, alpha_bar_t, alpha_bar_{t-1}) for t = T, ..., 1."""
-    alphas, alpha_bars = schedule.alphas.tolist(), schedule.alpha_bars.tolist()
+    alphas, alpha_bars = schedule.alphas_as_floats, schedule.alpha_bars_as_floats
     for i in range(schedule.steps - 1, -1, -1):
         yield alphas[i], alpha_bars[i], alpha_bars[i - 1] if i else 1.0
 

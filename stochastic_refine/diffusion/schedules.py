@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate, repeat
 
 import torch
@@ -27,6 +27,9 @@ class NoiseSchedule:
     """
 
     betas: Tensor
+    # What samplers walk: numbers read off a table while a graph is traced would not be known there.
+    alphas_as_floats: list[float] = field(init=False, repr=False, compare=False)
+    alpha_bars_as_floats: list[float] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         betas = self.betas.to(torch.float64)
@@ -36,6 +39,8 @@ class NoiseSchedule:
             raise ValueError(f'every beta must lie between 0 and 1, and none but the last be 1, got {betas.min():g} to '
                              f'{betas.max():g}.')
         object.__setattr__(self, 'betas', betas)
+        object.__setattr__(self, 'alphas_as_floats', self.alphas.tolist())
+        object.__setattr__(self, 'alpha_bars_as_floats', self.alpha_bars.tolist())
 
     @classmethod
     def linear(cls, steps: int, initial_variance: float = 1e-6, final_variance: float = 0.02) -> NoiseSchedule:
@@ -102,7 +107,7 @@ class NoiseSchedule:
     @property
     def levels(self) -> list[float]:
         """What a sampler shows its denoiser, sqrt(alpha_bar_t) of one step each, from t = 1 to T."""
-        return [alpha_bar**0.5 for alpha_bar in self.alpha_bars.tolist()]
+        return [alpha_bar**0.5 for alpha_bar in self.alpha_bars_as_floats]
 
     @property
     def alphas(self) -> Tensor:

@@ -27,8 +27,9 @@ class LatentNet(nn.Module):
     """A network that draws samples by denoising latents of Stable Diffusion, seeing the blurred image's latent.
 
     A system is a subclass that builds its trained parts in its constructor and ends with :meth:`complete`, to which it gives
-    the module that denoises: ``denoiser(x, t, context)``, x (B, C, h, w) with the noisy latent first and what is :attr:`seen_as`
-    after it, t (B,), context (1 or B, 77, C), gives the predicted noise, (B, 4, h, w). It trains by :meth:`targets`.
+    the module that denoises: ``denoiser(x, t, context)``, x (B, C, h, w) with the noisy latent first and the blurred image
+    after it (:attr:`seen_as`), t (B,), context (1 or B, 77, C), gives the predicted noise, (B, 4, h, w). It trains by
+    :meth:`targets`.
 
     Args:
         base: Stable Diffusion's weights: a diffusers folder, a single file, or a repository of a hub that is on this machine.

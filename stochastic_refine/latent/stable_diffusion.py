@@ -114,17 +114,18 @@ def start_from_unet(control: nn.Module, unet: nn.Module) -> None:
     control.load_state_dict({**shared, 'conv_in.weight': first}, strict=False)
 
 
-def controls(control: nn.Module, x: Tensor, t: Tensor, context: Tensor) -> list[Tensor]:
+def controls(control: nn.Module, x: Tensor, t: Tensor, context: Tensor, image: Tensor | None = None) -> list[Tensor]:
     """What a ControlNet of :func:`build_control` adds to the U-Net's skips, from the largest, and to its middle, the last.
 
     Args:
         x: (B, C, h, w), all of its input.
         t: Steps, (B,).
         context: The text's tokens, (B or 1, 77, C).
+        image: What it reads besides, in pixels, if it does.
     """
     x = x.to(control.dtype)
-    skips, middle = control(x, t, context.expand(len(x), -1, -1).to(x.dtype), controlnet_cond=x.new_zeros(()),
-                            return_dict=False)
+    image = x.new_zeros(()) if image is None else image.to(x.dtype)
+    skips, middle = control(x, t, context.expand(len(x), -1, -1).to(x.dtype), controlnet_cond=image, return_dict=False)
     return [*skips, middle]
 
 

@@ -94,6 +94,20 @@ def test_every_visits_levels_of_the_schedule_itself():
             schedule.every(stride)
 
 
+def test_a_schedule_without_signal_is_the_published_one():
+    from stochastic_refine.diffusion import forward_marginal, r0_from_v, v_target
+    whole = NoiseSchedule.scaled_linear(1000, 0.00085, 0.012)
+    changed = whole.without_signal()
+    assert changed.alpha_bars[-1] == 0
+    torch.testing.assert_close(changed.alpha_bars[:1], whole.alpha_bars[:1])
+    old, new = whole.alpha_bars.sqrt(), changed.alpha_bars.sqrt()
+    torch.testing.assert_close(new.diff() / old.diff(), torch.full_like(new[1:], old[0] / (old[0] - old[-1])))
+    r0, eps = torch.randn(2, 4, 3, 8, 8)
+    for alpha_bar in changed.alpha_bars[[0, 500, 999]].tolist():
+        state, v = forward_marginal(r0, eps, alpha_bar), v_target(r0, eps, alpha_bar)
+        torch.testing.assert_close(r0_from_v(state, v, alpha_bar), r0)
+
+
 def test_spaced_steps_are_levels_of_the_whole_schedule():
     whole = NoiseSchedule.scaled_linear(1000, 0.00085, 0.012)
     assert whole.betas[0].item() == pytest.approx(0.00085) and whole.betas[-1].item() == pytest.approx(0.012)

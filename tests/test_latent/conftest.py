@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from .tiny_diffusion import SMALL, make_base
+from .tiny_diffusion import ONE, SMALL, make_base
 
 if not (importlib.util.find_spec('diffusers') and importlib.util.find_spec('transformers')):
     collect_ignore_glob = ['test_*.py']
@@ -18,6 +18,13 @@ if not (importlib.util.find_spec('diffusers') and importlib.util.find_spec('tran
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder."""
     return make_base(tmp_path_factory.mktemp('base'))
+
+
+@pytest.fixture(scope='session')
+def bases(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """It, one that predicts v, and one of Stable Diffusion 1."""
+    return {'SD21': base, 'SD21_V': make_base(tmp_path_factory.mktemp('v'), 'v_prediction'),
+            'SD15': make_base(tmp_path_factory.mktemp('one'), **ONE)}
 
 
 @pytest.fixture

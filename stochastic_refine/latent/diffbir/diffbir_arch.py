@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
+from weakref import WeakValueDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...archs.build import arch
 from ...archs.predict_refine_arch import build_part
@@ -15,6 +16,21 @@ from ..base_weights import SD21_V
 from ..controlnet.controlnet_arch import ControlledUNet, add_control
 from ..images import low_frequencies
 from ..latent_net import LatentNet
+
+_shared: WeakValueDictionary[tuple[str, str], nn.Module] = WeakValueDictionary()
+
+
+def _named(weights: str) -> nn.Module:
+    """The first stage of these weights; the same one for all networks that want it."""
+    key = (weights, torch.get_default_device().type)
+    first = _shared.get(key)
+    if first is None:
+        first = _shared[key] = _frozen({'pretrained': weights})
+    return first
+
+
+def _frozen(options: Mapping[str, Any]) -> nn.Module:
+    return build_part(options, 'stage1').requires_grad_(False).eval()
 
 
 @arch
@@ -38,13 +54,10 @@ class DiffBIR(LatentNet):
         if not 0 <= noise_augmentation <= self.schedule.steps:
             raise ValueError(f'noise_augmentation must be from 0 to {self.schedule.steps} steps, got {noise_augmentation}.')
         self.noise_augmentation = noise_augmentation
-        if stage1 is not None:
-            named = isinstance(stage1, str)
-            first = build_part({'pretrained': stage1} if named else stage1, 'stage1').requires_grad_(False).eval()
-            if named:
-                self.share(first=first)
-            else:
-                self.first = first
+        if isinstance(stage1, str):
+            self.share(first=_named(stage1))
+        elif stage1 is not None:
+            self.first = _frozen(stage1)
         self.controlnet = add_control(self, 8)
         self.complete(ControlledUNet(self.base.unet, self.controlnet))
 

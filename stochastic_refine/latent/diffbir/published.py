@@ -41,8 +41,8 @@ def control_params(params: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _second_stage(params: Mapping[str, Tensor]) -> Recognised:
     first = params.get('input_blocks.0.0.weight')
     if first is None or first.dim() != 4 or first.shape[1] != 8:
-        raise InputError("it is a ControlNet, and none of DiffBIR's, whose first convolution (input_blocks.0.0) has 8 channels; "
-                         'give weights of a system that is known here.')
+        raise InputError("it is a ControlNet, and none of DiffBIR's, whose first convolution (input_blocks.0.0) has 8 channels;"
+                         ' give weights of a system that is known here.')
     notes = ('it is the second stage alone: name the weights of a first one in stage1 (--set stage1=FILE)',
              'names and shapes do not tell versions 1 and 2 from 2.1, and the former are assumed; of the latter say so at the '
              'import: --set type=DiffBIRv21')
@@ -53,4 +53,5 @@ def _second_stage(params: Mapping[str, Tensor]) -> Recognised:
 def _bsrnet(params: Mapping[str, Tensor]) -> Recognised:
     blocks = len({name.split('.')[1] for name in params if name.startswith('RRDB_trunk.')})
     grown, features = params['RRDB_trunk.0.RDB1.conv1.weight'].shape[:2]
-    return Recognised({'type': 'BSRNet', 'num_feat': features, 'num_block': blocks, 'num_grow_ch': grown}, bsrnet_params(params))
+    options = {'type': 'BSRNet', 'num_feat': features, 'num_block': blocks, 'num_grow_ch': grown}
+    return Recognised(options, bsrnet_params(params))
