@@ -61,6 +61,8 @@ def _unwrap(content: Any, path: Path, prefer: str) -> Checkpoint:
     metadata = {}
     if isinstance(content, Mapping):
         metadata = content.get(METADATA_KEY, {})
+        if 'message_hub' in content and isinstance(content.get('state_dict'), Mapping):
+            content = _of_mmengine(content, prefer)
     for _ in range(_MOST_WRAPPED):
         if isinstance(content, Mapping):
             key = next((key for key in (prefer, *_WRAPPERS) if isinstance(content.get(key), Mapping)), None)
@@ -78,6 +80,14 @@ def _unwrap(content: Any, path: Path, prefer: str) -> Checkpoint:
     if sum(value.numel() * value.element_size() for value in params.values()) > 10 * stored:
         raise InputError(f'Checkpoint {path} declares weights of many times its own size, as a trap does; save it anew.')
     return Checkpoint(params, _checked_metadata(metadata, path))
+
+
+def _of_mmengine(content: Mapping[str, Any], prefer: str) -> Mapping[str, Any]:
+    """The network's weights in a checkpoint of mmengine's, whose averaging hook exchanges averaged and own ones in it."""
+    own = content.get('ema_state_dict') if prefer == 'params' else None
+    weights = {str(key).removeprefix('module.'): value
+               for key, value in (own if isinstance(own, Mapping) else content['state_dict']).items()}
+    return {key.removeprefix('net.'): value for key, value in weights.items() if key.startswith('net.')} or weights
 
 
 def _checked_metadata(metadata: Any, path: Path) -> dict[str, Any]:

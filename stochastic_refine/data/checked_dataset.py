@@ -1,4 +1,7 @@
-"""CheckedDataset: any BasicSR dataset with errors that name the file, and an order that does not depend on the disk."""
+"""CheckedDataset: any BasicSR dataset with errors that name the file, and an order that does not depend on the disk.
+
+DrawnDataset: the same, with random numbers of its own for each item of a training.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,9 @@ import cv2
 from torch.utils import data
 
 from ..errors import InputError
+from .even_crops import EvenCrops
 from .image_files import check_whole, open_image
+from .random_streams import Draw, seed_item
 
 
 class CheckedDataset(data.Dataset):
@@ -86,6 +91,24 @@ class CheckedDataset(data.Dataset):
                 check_whole(file)
             except InputError as error:
                 raise ValueError(str(error).partition(';')[0]) from error
+
+
+class DrawnDataset(CheckedDataset):
+    """Gives each item of a training random numbers of its own, which do not depend on the process that loads it, where it is
+    asked for by a :class:`~.random_streams.Draw`; overlapping crops are drawn such that windows lie evenly over photos.
+    """
+
+    def __init__(self, dataset: data.Dataset) -> None:
+        super().__init__(dataset)
+        self.even_crops = EvenCrops.of_dataset(self.paths, self.opt)
+
+    def __getitem__(self, index: int | Draw) -> Any:
+        if isinstance(index, Draw):
+            index, seed = index
+            seed_item(seed)
+            if self.even_crops is not None:
+                index = self.even_crops.choose(index)
+        return super().__getitem__(index)
 
 
 def _holds_files(folder: Path) -> bool:

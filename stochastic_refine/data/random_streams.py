@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,25 @@ class Draw(NamedTuple):
 def stream_seed(*place: str | int) -> int:
     """A seed in [0, 2**64), unrelated for different places, for example ``('item', manual_seed, epoch, position)``."""
     return int.from_bytes(hashlib.blake2b(repr(place).encode(), digest_size=8).digest(), 'big')
+
+
+def epoch_draws(seed: int, epoch: int, items: int, total: int, rank: int = 0, processes: int = 1,
+                passed: int = 0) -> Iterator[Draw]:
+    """What one process draws in an epoch.
+
+    An order depends on ``seed`` and ``epoch``, an item's seed also on its position in the order over all processes, which take
+    turns.
+
+    Args:
+        seed, epoch: Of the training.
+        items: In the data set.
+        total: In the epoch, over all processes; above ``items`` each comes several times.
+        rank, processes: Which process, of how many.
+        passed: So many draws of this process are left out at the start.
+    """
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(stream_seed('order', seed, epoch))).tolist()
+    for position in range(rank + passed * processes, total, processes):
+        yield Draw(order[position] % items, stream_seed('item', seed, epoch, position))
 
 
 def seed_item(seed: int) -> None:

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from basicsr.data.data_sampler import EnlargedSampler
 
-from .random_streams import Draw, stream_seed
+from .random_streams import epoch_draws
 
 
 class ResumableSampler(EnlargedSampler):
-    """EnlargedSampler whose order depends on ``seed``, not on the epoch alone, with a seed for each item (:class:`Draw`).
-
-    An item's seed depends on ``seed``, the epoch and its position in the epoch's order over all processes. As with
-    EnlargedSampler, an epoch has each item ``ratio`` times, and the processes take turns.
+    """EnlargedSampler whose order depends on ``seed``, not on the epoch alone, with a seed for each item
+    (:func:`~.random_streams.epoch_draws`). As with EnlargedSampler, an epoch has each item ``ratio`` times.
 
     Args:
         args: EnlargedSampler's: dataset, num_replicas, rank, ratio.
@@ -31,7 +28,4 @@ class ResumableSampler(EnlargedSampler):
 
     def __iter__(self) -> Iterator[Any]:
         passed = self._passed if self.epoch == self._resumed_epoch else 0
-        generator = torch.Generator().manual_seed(stream_seed('order', self.seed, self.epoch))
-        order = torch.randperm(self.total_size, generator=generator).tolist()
-        for position in range(self.rank + passed * self.num_replicas, self.total_size, self.num_replicas):
-            yield Draw(order[position] % len(self.dataset), stream_seed('item', self.seed, self.epoch, position))
+        yield from epoch_draws(self.seed, self.epoch, len(self.dataset), self.total_size, self.rank, self.num_replicas, passed)

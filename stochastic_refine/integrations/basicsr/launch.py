@@ -16,9 +16,7 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
-from ...data.checked_dataset import CheckedDataset
-from ...data.even_crops import EvenCrops
-from ...data.random_streams import Draw, seed_item
+from ...data.checked_dataset import CheckedDataset, DrawnDataset
 from ...errors import InputError, print_in_any_encoding, refusal_of
 from ...processes import torchrun_command, world_size
 from ...registration import prepare_basicsr, register_all
@@ -154,21 +152,8 @@ def _program(argv: list[str]) -> str:
     return f'{program} -opt {read_command_line(argv).options_file}'
 
 
-class _PipelineDataset(CheckedDataset):
-    """Gives each item of a training random numbers of its own, which do not depend on the process that loads it.
-
-    Reaches workers that are spawned, not forked, as with ``--launcher pytorch``: they need the compatibility layer first.
-    """
-
-    even_crops: EvenCrops | None = None
-
-    def __getitem__(self, index: int | Draw) -> Any:
-        if isinstance(index, Draw):
-            index, seed = index
-            seed_item(seed)
-            if self.even_crops is not None:
-                index = self.even_crops.choose(index)
-        return super().__getitem__(index)
+class _PipelineDataset(DrawnDataset):
+    """Reaches workers that are spawned, not forked, as with ``--launcher pytorch``: they need the compatibility layer first."""
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[bytes]]:
         return _unpickle_dataset, (pickle.dumps(self.__dict__), )
@@ -190,9 +175,7 @@ def _build_checked(build: Callable[..., Any], opt: dict[str, Any]) -> CheckedDat
     except (KeyError, ValueError, TypeError, AssertionError, OSError) as error:
         raise InputError(f"datasets: {opt['name']}: {opt['type']} cannot be made from these options "
                          f'({type(error).__name__}: {" ".join(str(error).split())}); correct them.') from error
-    checked = _PipelineDataset(dataset)
-    checked.even_crops = EvenCrops.of_dataset(checked.paths, opt)
-    return checked
+    return _PipelineDataset(dataset)
 
 
 def _init_worker(init: Callable[[int], None] | None, worker: int) -> None:
