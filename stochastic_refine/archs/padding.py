@@ -15,10 +15,15 @@ from torch import Tensor, nn
 def reflect_pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     """Pad (B, C, H, W) at the right and bottom by reflection to multiples of ``multiple``; any H, W >= 1.
 
-    A side too short to be reflected at once is reflected again and again; a side of one pixel is repeated.
+    A side too short to be reflected at once is reflected again and again; a side of one pixel is repeated. From ``multiple`` on
+    a side is no matter of choice, so that one traced graph holds for all sizes.
     """
-    for dim in (-2, -1):
-        missing = -x.shape[dim] % multiple
+    bottom, right = (missing_to_multiple(side, multiple) for side in x.shape[-2:])
+    if min(x.shape[-2:]) >= multiple:
+        if torch.compiler.is_compiling() or bottom or right:
+            x = F.pad(x, (0, right, 0, bottom), mode='reflect')
+        return x
+    for dim, missing in ((-2, bottom), (-1, right)):
         while missing > 0:
             if x.shape[dim] == 1:
                 x = x.repeat_interleave(missing + 1, dim)
@@ -27,6 +32,26 @@ def reflect_pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
             x = F.pad(x, (0, step, 0, 0) if dim == -1 else (0, 0, 0, step), mode='reflect')
             missing -= step
     return x
+
+
+def missing_to_multiple(side: int, multiple: int) -> int:
+    """How much a side lacks to the next multiple: ``-side % multiple``, in words that hold in every graph.
+
+    ONNX divides integers towards zero, and inductor knows no modulus of a negative symbol.
+    """
+    return (side + multiple - 1) // multiple * multiple - side
+
+
+def cropped(x: Tensor, height: int, width: int) -> Tensor:
+    """The first rows and columns of (..., H, W).
+
+    Where a graph is traced they are selected, not sliced: of a slice the graph would keep whether it is contiguous, and so
+    refuse sizes that are multiples after one that was none.
+    """
+    if not torch.compiler.is_compiling():
+        return x[..., :height, :width]
+    rows, columns = (torch.arange(side, device=x.device) for side in (height, width))
+    return x.index_select(-2, rows).index_select(-1, columns)
 
 
 def reflect_pad_around(x: Tensor, multiple: int) -> tuple[Tensor, tuple[int, int]]:
@@ -78,7 +103,7 @@ def any_size(multiple: int) -> Callable:
 
             def crop(output: Tensor) -> Tensor:
                 scale = padded.shape[-2] // output.shape[-2]
-                return output[..., :-(-height // scale), :-(-width // scale)]
+                return cropped(output, (height + scale - 1) // scale, (width + scale - 1) // scale)
 
             output = forward(self, padded, *args, **kwargs)
             return crop(output) if isinstance(output, Tensor) else [crop(part) for part in output]

@@ -278,8 +278,8 @@ def conditioned_denoiser(denoiser: nn.Module,
         if added is not None:
             inputs = [condition + added * r_t]
         else:
-            inputs = [r_t] if steps and share else [r_t, condition.expand(len(r_t), -1, -1, -1)]
-        level = (None, steps[noise_level]) if steps else (torch.full((len(r_t), ), noise_level, device=r_t.device), )
+            inputs = [r_t] if steps and share else [r_t, condition.expand(r_t.shape[0], -1, -1, -1)]
+        level = (None, steps[noise_level]) if steps else (torch.full((r_t.shape[0], ), noise_level, device=r_t.device), )
         eps = call(inputs, *level) if call else denoiser(torch.cat(inputs, dim=1), *level)
         eps = eps.to(torch.float32, memory_format=torch.contiguous_format)  # the noise's layout: one for all is faster
         return eps if added is None else r_t + eps

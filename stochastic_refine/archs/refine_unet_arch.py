@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .build import arch
-from .padding import reflect_pad_to_multiple
+from .padding import cropped, reflect_pad_to_multiple
 
 
 class NoiseLevelEmbedding(nn.Module):
@@ -253,7 +253,7 @@ class RefineUNet(nn.Module):
         for block in self.up:
             h = block(h if block.resample else torch.cat([h, skips.pop()], dim=1), embedding, next(biases))
         h = F.pixel_shuffle(self.conv_out(F.silu(h)), self.patch_size)
-        h = h[..., :height, :width]
+        h = cropped(h, height, width)
         return h + x[:, :self.out_channels] if self.global_skip else h
 
     def _unshuffled(self, x: Tensor) -> Tensor:

@@ -1,5 +1,5 @@
-"""The command line: ``stochastic-refine restore|weights|train|test|evaluate|sweep|report|study|prepare|install-into|list|
-doctor``."""
+"""The command line: ``stochastic-refine restore|weights|train|test|evaluate|sweep|report|study|prepare|export|
+install-into|list|doctor``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from .. import __version__
 from ..errors import InputError, print_in_any_encoding, refusal_of
 from .doctor import add_doctor
 from .evaluate import add_evaluate
+from .export import add_export
 from .install_into import add_install_into
 from .list import add_list
 from .prepare import add_prepare
@@ -21,8 +22,8 @@ from .sweep import add_sweep
 from .weights import add_weights
 
 #: In the order of the help; each adds its parser, and imports what it needs only when it runs.
-_COMMANDS = (add_restore, add_weights, add_evaluate, add_sweep, add_report, add_study, add_prepare, add_install_into, add_list,
-             add_doctor)
+_COMMANDS = (add_restore, add_weights, add_evaluate, add_sweep, add_report, add_study, add_prepare, add_export,
+             add_install_into, add_list, add_doctor)
 
 
 def main(argv: list[str] | None = None) -> int:
