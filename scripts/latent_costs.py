@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+import yaml
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -34,6 +35,7 @@ from stochastic_refine.inference.memory import LiveTensors
 from stochastic_refine.inference.operating_point import default_point
 
 GIB = 2**30
+OPTIONS = Path(__file__).resolve().parents[1] / 'options'
 
 
 def latent_loss(net: nn.Module, lq: Tensor, gt: Tensor) -> Tensor:
@@ -58,9 +60,20 @@ class System:
     training: dict[str, Any] = field(default_factory=lambda: {'gradient_checkpointing': True})
 
 
+def network_of(options_file: str) -> dict[str, Any]:
+    """The network of an options file, with what is named there by its weights as a part of its own."""
+    network = yaml.safe_load((OPTIONS / options_file).read_text())['network_g']
+    return {key: value for key, value in network.items() if key != 'base'}
+
+
 SYSTEMS = {
     'ControlNet': System({'type': 'ControlNet', 'attention_window': 64}, 'ControlNet'),
     'DeblurDiff': System({'type': 'DeblurDiff'}, 'DeblurDiff'),
+    'DiffBIR': System({'type': 'DiffBIR', 'stage1': network_of('latent/train_diffbir_stage1.yml')}, 'DiffBIR'),
+    'PASD': System({'type': 'PASD'}, 'PASD'),
+    'PASD light': System({'type': 'PASD', 'light': True}, 'PASD'),
+    'HI-Diff': System(network_of('hidiff/test.yml'), 'Hi-Diff', loss=None),
+    'ResShift': System(network_of('latent/test_resshift.yml'), 'ResShift', loss=None),
 }
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor, nn
 
 from stochastic_refine.archs import build_arch
@@ -22,9 +24,7 @@ from stochastic_refine.latent.stable_diffusion import Decoder, Encoder, build_co
 from stochastic_refine.latent.windows import attend_in_windows
 
 Meta = Mapping[str, Any]
-#: DiffBIR's own SwinIR, as options/latent/train_diffbir_stage1.yml has it.
-SWINIR = {'img_size': 64, 'embed_dim': 180, 'depths': [6] * 8, 'num_heads': [6] * 8, 'window_size': 8, 'mlp_ratio': 2.0,
-          'upscale': 8, 'upsampler': 'nearest+conv', 'start_unshuffle': 8}
+SWINIR = yaml.safe_load((Path(__file__).resolve().parents[1] / 'options/latent/train_diffbir_stage1.yml').read_text())
 
 
 def ldm_unet(config: Meta, **changes: Any) -> dict[str, Any]:
@@ -208,8 +208,7 @@ NETWORKS = {
     'DiffBIR-bsrnet': PublishedFirstStage({'type': 'BSRNet'}),
     'DiffBIR-controlnet': PublishedIRControlNet(),
     'DiffBIR-scunet': PublishedFirstStage({'type': 'SpandrelNet', 'architecture': 'SCUNet', 'network': 'SCUNet'}),
-    'DiffBIR-swinir': PublishedFirstStage({'type': 'SpandrelNet', 'architecture': 'SwinIR', 'network': 'SwinIR',
-                                           'settings': SWINIR}),
+    'DiffBIR-swinir': PublishedFirstStage(SWINIR['network_g']),
     'DeblurDiff-EAC': PublishedEAC(),
     'DeblurDiff-LKPN': PublishedLKPN(),
     'DeblurDiff-VAE-small': PublishedAutoencoder('vae'),

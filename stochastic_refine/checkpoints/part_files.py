@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from ..errors import InputError
 from .files import Checkpoint, read_checkpoint
@@ -34,7 +35,7 @@ def read_parts(folder: Path, prefer: str = 'params_ema') -> Checkpoint:
     Raises:
         InputError: If a part has no file, or several, or one cannot be read.
     """
-    params = {}
+    params: dict[str, Any] = {}
     for part in _FOLDERS if _has_folders(folder) else ():
         file = next((folder / part / name for name in _IN_FOLDERS if (folder / part / name).is_file()), None)
         if file is None:

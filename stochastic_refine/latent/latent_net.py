@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,13 +16,14 @@ from ..archs.sampling import NATIVE, Part, Rules, Run
 from ..diffusion import NoiseSchedule, SampleNoise, ancestral, forward_marginal, r0_from_eps, to_signed
 from .base_weights import SD21, Version, shared_base
 from .images import low_frequencies, match_colours
+from .sharing import SharingNet
 from .stable_diffusion import SCALE, Decoder, Encoder, StableDiffusion, configs, pad_to
 
 #: Latent channels.
 _CHANNELS = 4
 
 
-class LatentNet(nn.Module):
+class LatentNet(SharingNet):
     """A network that draws samples by denoising latents of Stable Diffusion, seeing the blurred image's latent.
 
     A system is a subclass that builds its trained parts in its constructor and ends with :meth:`complete`, to which it gives
@@ -79,8 +79,6 @@ class LatentNet(nn.Module):
         self.savings = {'attention_window': attention_window, 'attention_slicing': attention_slicing,
                         'gradient_checkpointing': gradient_checkpointing}
         self.first: nn.Module | None = None  # a network that restores the image before its latent is seen
-        #: Modules that are no parts of it: they are in no checkpoint of its, nor copied with it.
-        self.__dict__['shared'] = []
         dtype = getattr(torch, base_precision)
         if base is None:
             own = StableDiffusion(configs(**{**self.version.size, **(base_size or {})})).to(dtype)
@@ -103,28 +101,6 @@ class LatentNet(nn.Module):
         """Set what denoises, reads and makes images: modules that hold the network's parts and are no parts themselves."""
         self.__dict__.update(_denoiser=denoiser, _encoder=Encoder(self.base.vae), _decoder=Decoder(self.base.vae))
 
-    # ---------------------------------------------------------------- frozen networks, the same for all
-
-    def share(self, **modules: nn.Module) -> None:
-        """Set attributes to frozen networks that are no parts of this one."""
-        for name, module in modules.items():
-            self.shared.append(module)
-            self.__dict__[name] = module
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LatentNet:
-        """What is shared follows the network to its device; it keeps its precision."""
-        for module in self.shared:
-            module.to(fn(torch.empty(0, device='cpu')).device)
-        return super()._apply(fn, recurse)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> LatentNet:
-        for shared in self.shared:
-            memo.update({id(module): module for module in shared.modules()})
-        clone = type(self).__new__(type(self))
-        memo[id(self)] = clone
-        clone.__dict__.update(copy.deepcopy(self.__dict__, memo))
-        return clone
-
     # ---------------------------------------------------------------- sampling, by the restorer (:mod:`..archs.sampling`)
 
     @classmethod
@@ -145,6 +121,10 @@ class LatentNet(nn.Module):
         noise = self._denoiser(torch.cat([latent, seen], dim=1), latent.new_ones(1), self.base.context('', lq.device))
         return [self._decoder(noise)[..., :lq.shape[-2], :lq.shape[-1]], *initial]
 
+    @property
+    def _first(self) -> list[Part]:
+        return [] if self.first is None else [Part(self.first, per_image=True)]
+
     def parts(self, point: Any) -> list[Part]:
         channels = _CHANNELS + (3 * SCALE**2 if self.seen_as == 'pixels' else _CHANNELS)
 
@@ -154,14 +134,13 @@ class LatentNet(nn.Module):
             context = torch.zeros(1, 77, self.base.unet.config.cross_attention_dim, device=device)
             return torch.zeros(1, channels, height, width, device=device), torch.ones(1, device=device), context
 
-        first = [] if self.first is None else [Part(self.first, per_image=True)]
-        return [*first, Part(self._encoder, per_image=True), Part(self._decoder, _CHANNELS, scale=SCALE),
+        return [*self._first, Part(self._encoder, per_image=True), Part(self._decoder, _CHANNELS, scale=SCALE),
                 Part(self._denoiser, channels, noise_conditioned=True, calls=point.calls, scale=SCALE, inputs=inputs)]
 
     def predict_initial(self, lq: Tensor, run: Run) -> Tensor | None:
         if self.first is None:
             return None
-        first = run.predicting(Part(self.first, per_image=True), lq)
+        first = run.predicting(self._first[0], lq)
         run.start(first.calls(*lq.shape[-2:]))
         return first(lq).float()
 
@@ -174,10 +153,9 @@ class LatentNet(nn.Module):
         denoiser = run.tiled(part, padded, max(map(len, batches)), sampling=True)
         tiling = self.vae_tiling or any(run.tiled(end, padded).calls(*(side // end.scale for side in padded.shape[-2:])) > 1
                                         for end in (encoder, decoder))
-        first = run.predicting(Part(self.first, per_image=True), lq) if self.first is not None and initial is None else None
+        first = [run.predicting(each, lq) for each in self._first if initial is None]
         start = self.start_image(lq, point)
-        encoded = (self.seen_as != 'pixels') + (start is not None)
-        run.start((0 if first is None else first.calls(*lq.shape[-2:])) + encoded
+        run.start(sum(each.calls(*lq.shape[-2:]) for each in first) + (self.seen_as != 'pixels') + (start is not None)
                   + len(batches) * (point.calls * denoiser.calls(*size) + 1))
 
         def encode(image: Tensor) -> Tensor:
@@ -186,7 +164,8 @@ class LatentNet(nn.Module):
             run.advance()
             return moments
 
-        initial = initial if first is None else first(lq).float()
+        for each in first:
+            initial = each(lq).float()
         blurred = self._read(pad_to(self.seen(lq, initial), self.multiple), encode)
         if start is not None:
             image, alpha_bar = start
@@ -200,11 +179,11 @@ class LatentNet(nn.Module):
 
             def denoise(z: Tensor, step: float) -> Tensor:
                 t = torch.full((len(z), ), float(step), device=z.device)
-                eps = denoiser([z, seen], t, context)
+                told = denoiser([z, seen], t, context)
                 if unguided is None:
-                    return eps
-                without = denoiser([z, seen], t, unguided)
-                return without + point.guidance_scale * (eps - without)
+                    return told
+                untold = denoiser([z, seen], t, unguided)
+                return untold + point.guidance_scale * (told - untold)
 
             state = noise()
             if start is not None:

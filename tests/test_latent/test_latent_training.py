@@ -25,16 +25,16 @@ def first_stage(file: Path) -> str:
     return str(file)
 
 
-@pytest.mark.parametrize('name, kind, changes', [
-    ('deblurdiff', 'SD21', SMALL),
-    ('controlnet', 'SD21', {}),
-    ('diffbir', 'SD21', {}),
-    ('diffbir', 'SD21_V', {'type': 'DiffBIRv21', 'noise_augmentation': 200}),
-    ('pasd', 'SD15', {}),
-    ('pasd', 'SD15', {'light': True, 'rrdb': True}),
+@pytest.mark.parametrize('name, kind, changes, iterations', [
+    ('deblurdiff', 'SD21', SMALL, 5),
+    ('controlnet', 'SD21', {}, 5),
+    ('diffbir', 'SD21', {}, 5),
+    ('diffbir', 'SD21_V', {'type': 'DiffBIRv21', 'noise_augmentation': 200}, 3),
+    ('pasd', 'SD15', {}, 5),
+    ('pasd', 'SD15', {'light': True, 'rrdb': True}, 3),
 ])
-def test_five_iterations(name: str, kind: str, changes: dict[str, Any], bases: dict[str, Path], pairs: Path, build_model: Any,
-                         tmp_path: Path) -> None:
+def test_few_iterations(name: str, kind: str, changes: dict[str, Any], iterations: int, bases: dict[str, Path], pairs: Path,
+                        build_model: Any, tmp_path: Path) -> None:
     from stochastic_refine.archs.pretrained import read_weights
     base = bases[kind]
     opt = yaml.safe_load((ROOT / f'options/latent/train_{name}.yml').read_text())
@@ -57,7 +57,7 @@ def test_five_iterations(name: str, kind: str, changes: dict[str, Any], bases: d
     before = {key: value.detach().clone() for key, value in net.named_parameters()}
     reached = set()
     torch.manual_seed(0)
-    for iteration in range(1, 6):
+    for iteration in range(1, iterations + 1):
         model.feed_data({'lq': torch.rand(2, 3, 32, 32), 'gt': torch.rand(2, 3, 32, 32)})
         model.optimize_parameters(iteration)
         assert set(model.log_dict) == {f'l_{loss}' for loss in net.losses}
@@ -73,6 +73,23 @@ def test_five_iterations(name: str, kind: str, changes: dict[str, Any], bases: d
     model.save_network([net, model.net_g_ema], 'net_g', 5, ['params', 'params_ema'])
     saved = read_weights(tmp_path / 'net_g_5.pth')
     assert saved.params.keys() == before.keys() and saved.metadata['network']['base'] == str(base)
+
+
+def test_first_stage_of_diffbir_trains(pairs: Path, build_model: Any) -> None:
+    pytest.importorskip('spandrel')
+    opt = yaml.safe_load((ROOT / 'options/latent/train_diffbir_stage1.yml').read_text())
+    opt |= {'num_gpu': 0}
+    opt['network_g']['settings'] |= {'img_size': 16, 'embed_dim': 12, 'depths': [2], 'num_heads': [2]}
+    opt['datasets'] = {'train': {**opt['datasets']['train'], 'dataroot_gt': str(pairs / 'gt'), 'dataroot_lq': str(pairs / 'lq'),
+                                 'gt_size': 64, 'batch_size_per_gpu': 2, 'num_worker_per_gpu': 0}}
+    opt['train'] |= {'total_iter': 5, 'accumulate': 1}
+    model = build_model(opt)
+    before = {key: value.detach().clone() for key, value in model.net_g.named_parameters()}
+    for iteration in range(1, 6):
+        model.feed_data({'lq': torch.rand(2, 3, 64, 64), 'gt': torch.rand(2, 3, 64, 64)})
+        model.optimize_parameters(iteration)
+        assert all(math.isfinite(loss) for loss in model.log_dict.values())
+    assert not [key for key, value in model.net_g.named_parameters() if value.grad is None or torch.equal(before[key], value)]
 
 
 @pytest.mark.parametrize('block, change, words', [
