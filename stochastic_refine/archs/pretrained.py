@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from ..checkpoints import Checkpoint, check_fit, read_checkpoint
+from ..checkpoints.hub_folder import is_hub_folder, read_hub_folder
 from ..checkpoints.part_files import has_parts, read_parts
 from ..checkpoints.weights_folder import find_weights
 from ..errors import InputError
@@ -51,7 +52,9 @@ def read_weights(path: str | Path, prefer: str = 'params_ema') -> Checkpoint:
     """
     path = Path(path)
     try:
-        if is_tfjs(path):
+        if is_hub_folder(path):
+            checkpoint = read_hub_folder(path)
+        elif is_tfjs(path):
             checkpoint = Checkpoint(read_tfjs(path))
         elif path.suffix == '.npz':
             checkpoint = Checkpoint(read_npz(path))

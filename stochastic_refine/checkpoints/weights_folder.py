@@ -8,6 +8,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..values import nearest
 from .catalogue import catalogue
+from .hub_folder import fetch_hub_folder, is_hub_folder, is_repository
 from .part_files import has_parts
 from .sharded import is_sharded
 
@@ -32,7 +33,7 @@ def available_weights() -> dict[str, Path]:
 
 
 def find_weights(name_or_path: str | Path) -> Path:
-    """The file, or folder, behind a name or a path.
+    """The file, or folder, behind a name or a path; behind USER/NAME of the Hugging Face hub its folder in the hub's cache.
 
     Raises:
         InputError: If there is none; the message lists the known names, or says how to get the one that is meant.
@@ -42,11 +43,13 @@ def find_weights(name_or_path: str | Path) -> Path:
     if name in known:
         return known[name]
     path = Path(name_or_path).expanduser()
-    if path.is_file() or is_sharded(path) or (path / 'model.json').is_file() or has_parts(path):
+    if path.is_file() or is_sharded(path) or (path / 'model.json').is_file() or has_parts(path) or is_hub_folder(path):
         return path
     if (path / 'model_index.json').is_file():
         raise InputError(f'{name} is a diffusers folder, which a system on Stable Diffusion is built on (network_g: base); '
                          'weights to restore with are a single file, so give one.')
+    if is_repository(name):
+        return fetch_hub_folder(name)
     if path.suffix or os.sep in name:
         raise InputError(f'Weights {name_or_path} do not exist; check the path, or give one of the names '
                          f'{", ".join(sorted(known))}.')
