@@ -169,10 +169,10 @@ def lettered(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.u
 
 def curriculum(step: int, crops: int, over: int) -> CameraBlur:
     """The blur after so many crops: paths grow from 10 to 40 pixels at most, since long strokes make a net cautious first."""
-    longest = 10 + 30 * min(crops / over, 1.0)
+    shortest, longest = 4.0, 10 + 30 * min(crops / over, 1.0)
     if step % 3 == 0:  # short strokes go on being a third: a net that sees few of them forgets them
-        longest = min(longest, 12)
-    return CameraBlur(length=(0, longest), roll=(0, longest / 5), tilt=(0, longest / 10), objects=(0, 1),
+        shortest, longest = 0.0, min(longest, 12)  # with too many that are nearly still, a net leaves all as it is
+    return CameraBlur(length=(shortest, longest), roll=(0, longest / 5), tilt=(0, longest / 10), objects=(0, 1),
                       object_length=(0, longest / 2), defocus=(0, 1.0), highlights=(1, 4), lines=None)
 
 
