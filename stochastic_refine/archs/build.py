@@ -19,6 +19,9 @@ _MOST_NESTED = 5
 #: The package's own networks by type name; :mod:`stochastic_refine.registration` puts the same ones into BasicSR's registry.
 ARCHS: dict[str, type[nn.Module]] = {}
 
+#: A host's own networks, whose names come before ours there; set by :mod:`stochastic_refine.integrations.basicsr.forks`.
+own_lookup: Callable[[str], type[nn.Module] | None] = {}.get
+
 #: Where else to look a type up, e.g. in BasicSR's registry; set by :mod:`stochastic_refine.registration`.
 fallback_lookup: Callable[[str], type[nn.Module] | None] = {}.get
 fallback_names: Callable[[], Iterable[str]] = tuple
@@ -36,7 +39,7 @@ def arch_class(name: str, where: str = 'network') -> type[nn.Module]:
     Raises:
         InputError: If no network is called so; the message names the nearest ones.
     """
-    cls = ARCHS.get(name) or fallback_lookup(name)
+    cls = own_lookup(name) or ARCHS.get(name) or fallback_lookup(name)
     if cls is None:
         raise InputError(f"{where}: unknown type {shortened(name)}; {nearest(str(name)[:80], {*ARCHS, *fallback_names()})}")
     return cls

@@ -22,6 +22,7 @@ from ..diffusion import (
     to_signed,
 )
 from ..diffusion.samplers import Denoise
+from ..errors import InputError
 from .build import arch, build_arch
 from .pretrained import complete_part, load_part
 from .sampling import Part, Rules, Run
@@ -213,7 +214,11 @@ class PredictRefineNet(nn.Module):
         schedule = FlowSchedule.even(steps, options.pop('last_time', None)) if self.flow is not None else \
             NoiseSchedule.linear(steps, final_variance=options.pop('final_variance'))
         noise = SampleNoise([seed] * lq.shape[0], lq.shape[1:], lq.device)
-        return self.sample(lq, initial, schedule, noise, **options)
+        if not (self.training and torch.is_grad_enabled()):
+            return self.sample(lq, initial, schedule, noise, **options)
+        with torch.no_grad():
+            restored = self.sample(lq, initial, schedule, noise, **options)
+        return _without_gradient(restored)
 
     def sample(self,
                lq: Tensor,
@@ -242,6 +247,21 @@ class PredictRefineNet(nn.Module):
     def added(self) -> float | None:
         """The factor with which the state is added to the condition, where the denoiser sees their sum."""
         return 1 / self.residual_scale if self.condition == 'none' else None
+
+
+def _without_gradient(restored: Tensor) -> Tensor:
+    """Samples whose gradient is refused: a codebase that knows only ``loss(net(lq), gt)`` would train by the wrong objective in
+    silence, and through all steps. Whoever wants just that calls :meth:`PredictRefineNet.sample`.
+    """
+
+    def refuse(gradient: Tensor) -> None:
+        raise InputError('PredictRefineNet was about to be trained by a loss on its samples, which is not its objective; train '
+                         'it by the noise loss: model_type: StochasticRefineModel (in a clone after stochastic-refine '
+                         'install-into CLONE), or net(lq, gt=gt) in a loop of your own.')
+
+    restored = restored.requires_grad_().clone()
+    restored.register_hook(refuse)
+    return restored
 
 
 def is_flow(options: Mapping[str, Any]) -> bool:

@@ -217,3 +217,12 @@ def test_what_is_computed_once_for_all_steps_changes_nothing(images, options, un
         assert inputs == [3] * 3
         net.denoiser = PlainDenoiser(net.denoiser)
         torch.testing.assert_close(prepared, net(lq), rtol=0, atol=1e-5)
+
+
+def test_a_loss_on_samples_is_refused_in_training_and_samples_are_free():
+    net = make_net(sampling={'steps': 2})
+    lq = torch.rand(1, 3, 16, 16)
+    samples = net(lq)
+    with pytest.raises(InputError, match='StochasticRefineModel'):
+        samples.square().mean().backward()
+    assert torch.equal(samples, net.eval()(lq))

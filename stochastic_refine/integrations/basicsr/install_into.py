@@ -14,6 +14,8 @@ from pathlib import Path
 from ...errors import InputError
 from ...files import write_atomically
 
+#: The model classes that older forks have, in ``models/image_restoration_model.py``.
+HOST_MODELS = ('ImageRestorationModel', 'ImageCleanModel')
 _OPENING = '# Put here by `stochastic-refine install-into`. To remove it: stochastic-refine install-into THIS_CLONE --uninstall'
 _SEAL = '# sha256 of the lines below, so that no file that you changed is removed: '
 
@@ -43,27 +45,39 @@ try:
     register_all()
 {_WHEN_MISSING}'''
 
-_FORK_NETWORKS = f'''"""Lets `network_g: {{type: RefineUNet}}` find stochastic_refine's networks; the fork's own come first."""
-import sys
+# A folder without __init__.py is hidden by an installed BasicSR, wherever that stands on the path; and so early, version.py
+# and what else a fork lacks can be supplied.
+_FORK_PACKAGE = f'''"""Lets `import basicsr` find this folder where another BasicSR is installed too."""
 import warnings
 
-ARCHS = {{}}
 try:
-    from stochastic_refine.archs import ARCHS
-{_WHEN_MISSING}
+    from stochastic_refine.integrations.basicsr.forks import prepare_fork
+    prepare_fork(__path__[0])
+{_WHEN_MISSING}'''
 
-def __getattr__(name):
-    # The fork takes the first module that has the name, in no fixed order: leave it every name that its own modules have.
-    siblings = [module for key, module in list(sys.modules.items())
-                if key.startswith(__name__.rpartition('.')[0] + '.') and key != __name__]
-    if name in ARCHS and not any(name in vars(module) for module in siblings):
-        return ARCHS[name]
-    raise AttributeError(f'module {{__name__!r}} has no attribute {{name!r}}')
-'''
+_FORK_NETWORKS = f'''"""Lets `network_g: {{type: RefineUNet}}` find stochastic_refine's networks; the fork's own come first."""
+import warnings
+
+try:
+    from stochastic_refine.integrations.basicsr.forks import network, prepare_fork
+    prepare_fork(__file__.rsplit('models', 1)[0])
+
+    def __getattr__(name):
+        return network(name, __name__.rpartition('.')[0])
+{_WHEN_MISSING}'''
+
+_FORK_MODEL = f'''"""Lets `model_type: StochasticRefineModel` train by the noise loss, on this fork's own model."""
+import warnings
+
+try:
+    from stochastic_refine.integrations.basicsr.forks import fork_model
+    StochasticRefineModel = fork_model(__name__.rpartition('.')[0])
+{_WHEN_MISSING}'''
 
 _LAYER_FILE = 'basicsr/archs/stochastic_refine_arch.py'
 _REGISTRATION_FILE = 'basicsr/models/stochastic_refine_model.py'
-_FORK_FILE = 'basicsr/models/archs/stochastic_refine_arch.py'
+_FORK_NETWORKS_FILE = 'basicsr/models/archs/stochastic_refine_arch.py'
+_FORK_PACKAGE_FILE = 'basicsr/__init__.py'
 
 
 def install_into(path: str | Path, uninstall: bool = False) -> str:
@@ -71,7 +85,8 @@ def install_into(path: str | Path, uninstall: bool = False) -> str:
 
     Args:
         path: Root of the clone, the folder that holds ``basicsr/``. A BasicSR with registries gets everything; an older
-            fork without (HINet, NAFNet, Restormer) gets the networks. Nothing of the clone is imported.
+            fork without (HINet, NAFNet, Restormer and their kind) gets the networks, and ``StochasticRefineModel`` on its own
+            model class. Nothing of the clone is imported.
         uninstall: Remove exactly the files that an earlier call put there.
 
     Returns:
@@ -109,7 +124,9 @@ def _put(root: Path) -> str:
 
 
 def _remove(root: Path) -> str:
-    present = [root / name for name in (_LAYER_FILE, _REGISTRATION_FILE, _FORK_FILE) if (root / name).exists()]
+    present = [root / name for name in (_LAYER_FILE, _REGISTRATION_FILE, _FORK_NETWORKS_FILE) if (root / name).exists()]
+    if _is_marked(root / _FORK_PACKAGE_FILE):  # else it is the clone's own
+        present.append(root / _FORK_PACKAGE_FILE)
     for target in present:
         if not _is_ours(target):
             raise InputError(f'{target} is not as install-into wrote it, so nothing was removed; '
@@ -139,10 +156,7 @@ def _files_for(root: Path) -> tuple[dict[str, str], list[str]]:
     start, registry, archs, models, fork = (_text(package / name) for name in (
         '__init__.py', 'utils/registry.py', 'archs/__init__.py', 'models/__init__.py', 'models/archs/__init__.py'))
     if '_arch.py' in fork and 'getattr(' in fork:
-        return {_FORK_FILE: _sealed(_FORK_NETWORKS)}, [
-            'An older fork without registries: network_g can name the networks of stochastic_refine here, e.g. RefineUNet.',
-            'Its model types, data sets, losses and metrics need a BasicSR with registries (1.3 or later).',
-            *_import_notes(root)]
+        return _files_for_fork(package, models)
     if 'ARCH_REGISTRY' not in registry or 'MODEL_REGISTRY' not in registry:
         raise InputError(f'{package} is neither a BasicSR with registries (utils/registry.py) nor an older fork that scans '
                          'models/archs for *_arch.py, so it would import no new file; use a clone of BasicSR 1.3 or later.')
@@ -158,6 +172,38 @@ def _files_for(root: Path) -> tuple[dict[str, str], list[str]]:
             notes.append('Note: its data/degradations.py imports torchvision.transforms.functional_tensor, gone since '
                          'torchvision 0.17, maybe before that can be cured; let it import torchvision.transforms.functional.')
     return files, [*notes, *_import_notes(root)]
+
+
+def _files_for_fork(package: Path, models: str) -> tuple[dict[str, str], list[str]]:
+    """Of a fork that scans its folders; ``models`` is what finds its models."""
+    host = _text(package / 'models/image_restoration_model.py')
+    scans = '_model.py' in models and 'getattr(' in models
+    if not scans or not re.search(rf'^class ({"|".join(HOST_MODELS)})\b', host, re.MULTILINE):
+        raise InputError(f'{package} scans models/archs for networks, but has no models/image_restoration_model.py with '
+                         f'{" or ".join(HOST_MODELS)} that its models/__init__.py would find, so PredictRefineNet would be '
+                         'trained by the wrong loss there; train it by stochastic-refine train.')
+    files = {_FORK_NETWORKS_FILE: _sealed(_FORK_NETWORKS), _REGISTRATION_FILE: _sealed(_FORK_MODEL)}
+    if not (package / '__init__.py').exists() or _is_marked(package / '__init__.py'):
+        files[_FORK_PACKAGE_FILE] = _sealed(_FORK_PACKAGE)
+    notes = ['A fork without registries: its options files can now name PredictRefineNet with model_type: '
+             'StochasticRefineModel, and the other networks of stochastic_refine with its own models.',
+             f'Train and test with: PYTHONPATH={package.resolve().parent} python basicsr/train.py -opt FILE (installing such a '
+             'fork fails with a current setuptools; where it is installed beside another BasicSR that one wins: pip uninstall '
+             'basicsr).']
+    if 'ema_decay' not in host:
+        notes.append('It averages no weights itself; StochasticRefineModel does with train: ema_decay: 0.999.')
+    if re.search(r'persistent_workers\s*=\s*True', _text(package / 'data/__init__.py')):
+        notes.append('Its loader wants num_worker_per_gpu of at least 1.')
+    if missing := _missing_packages(package):
+        notes.append(f'Note: it needs packages that are not installed: pip install {" ".join(missing)}')
+    return files, notes
+
+
+def _missing_packages(package: Path) -> list[str]:
+    """What its networks, models, data sets and losses import and this Python lacks."""
+    names = {name for part in ('models', 'data', 'metrics') for file in (package / part).rglob('*.py')
+             for name in re.findall(r'^(?:from|import) ([A-Za-z_]\w*)', _text(file), re.MULTILINE)}
+    return sorted(name for name in names - {'basicsr', 'stochastic_refine'} if importlib.util.find_spec(name) is None)
 
 
 def _import_notes(root: Path) -> list[str]:
@@ -183,6 +229,11 @@ def _import_notes(root: Path) -> list[str]:
 
 def _sealed(body: str) -> str:
     return f'{_OPENING}\n{_SEAL}{hashlib.sha256(body.encode()).hexdigest()}\n{body}'
+
+
+def _is_marked(file: Path) -> bool:
+    """Whether the file began as one of ours, changed since or not."""
+    return _text(file).startswith(_OPENING)
 
 
 def _is_ours(file: Path) -> bool:

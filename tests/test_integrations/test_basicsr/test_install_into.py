@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fork_trees import write_fork
 
 from stochastic_refine.errors import InputError
 from stochastic_refine.integrations.basicsr.install_into import install_into
@@ -16,23 +17,6 @@ from stochastic_refine.integrations.basicsr.install_into import install_into
 REPOSITORY = Path(__file__).resolve().parents[3]
 SPEC = importlib.util.find_spec('basicsr')
 needs_basicsr = pytest.mark.skipif(SPEC is None or SPEC.origin is None, reason='BasicSR is not installed')
-
-# What a registry-less fork does, in its own three places.
-FORK_SCAN = '''
-import importlib, os
-folder = os.path.dirname(__file__)
-names = [file[:-3] for file in os.listdir(folder) if file.endswith('_arch.py')]
-_arch_modules = [importlib.import_module(f'basicsr.models.archs.{name}') for name in names]
-
-def define_network(opt):
-    name = opt.pop('type')
-    for module in _arch_modules:
-        cls = getattr(module, name, None)
-        if cls is not None:
-            return cls(**opt)
-    raise ValueError(f'{name} is not found.')
-'''
-
 
 def snapshot(root):
     return {file.relative_to(root).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
@@ -87,15 +71,12 @@ print(json.dumps([basicsr.__file__, *(name in getattr(r, kind + '_REGISTRY') for
 
 
 def test_a_fork_without_registry_finds_our_networks_and_keeps_its_own(tmp_path):
-    archs = tmp_path / 'basicsr' / 'models' / 'archs'
-    archs.mkdir(parents=True)
-    (tmp_path / 'basicsr' / '__init__.py').write_text('')
-    (archs / '__init__.py').write_text(FORK_SCAN)
+    archs = write_fork(tmp_path, 'HINet') / 'basicsr' / 'models' / 'archs'
     # one before and one after ours by name: the order in which a folder is listed is not fixed
     for name in ('aaa', 'zzz'):
         (archs / f'{name}_arch.py').write_text('class PredictRefineNet:\n    pass\n')
     before = snapshot(tmp_path)
-    assert 'need a BasicSR with registries' in install_into(tmp_path)
+    install_into(tmp_path)
     modules = run_in(tmp_path, '''
 import json
 from basicsr.models.archs import define_network
