@@ -6,6 +6,7 @@ only at the first validation or when a learning-rate schedule ends.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +22,7 @@ from ..checkpoints.catalogue import catalogue
 from ..checkpoints.sharded import check_shardable
 from ..checkpoints.weights_folder import find_weights
 from ..errors import InputError
-from ..inference.operating_point import VALIDATION_KEYS, check_sampling
+from ..inference.operating_point import VALIDATION_KEYS, OperatingPoint, check_sampling
 from ..inference.weights import check_runs
 from ..processes import refuse_several_gpus
 from ..values import (
@@ -42,7 +43,7 @@ from ..values import (
     require,
 )
 from .command_line import read_command_line
-from .datasets import check_dataset
+from .datasets import check_dataset, unused_dataset_keys
 from .options_file import read_options_file
 from .training import LONG, TRAIN_KEYS, check_train
 
@@ -138,6 +139,18 @@ def misplaced_keys(opt: Mapping[str, Any]) -> list[str]:
     blocks = {'train': TRAIN_KEYS, 'val': VALIDATION_KEYS, 'logger': set(_LOGGER)}
     return [f'{key} at the top of the options has no meaning; in the block {block} it has ({block}:{key}).'
             for key in opt if key not in _TOP_KEYS for block, known in blocks.items() if key in known]
+
+
+def unused_keys(opt: Mapping[str, Any]) -> list[str]:
+    """Keys of checked options that mean nothing to a model of this package, each as a sentence; others have their own keys."""
+    from basicsr.utils import registry
+    if not hasattr(registry.MODEL_REGISTRY.get(opt['model_type']), 'check_options'):
+        return []
+    val = VALIDATION_KEYS | {field.name for field in dataclasses.fields(OperatingPoint)}
+    found = [(where, key) for where, known in (('train', TRAIN_KEYS), ('val', val)) for key in opt.get(where) or {}
+             if key not in known]
+    found += [(f'datasets: {name}', key) for name, dataset in opt['datasets'].items() for key in unused_dataset_keys(dataset)]
+    return [f'{where}: {key} has no meaning here and no effect.' for where, key in found]
 
 
 def _check_logger(logger: Mapping[str, Any]) -> None:

@@ -93,6 +93,11 @@ def check_dataset(name: str, dataset: dict[str, Any], known: Any, is_train: bool
     _check_images(where, dataset, phase)
 
 
+def unused_dataset_keys(dataset: Mapping[str, Any]) -> list[str]:
+    """Its keys that have no meaning, if it is one whose keys are all known."""
+    return [key for key in dataset if key not in _DATASET_KEYS] if dataset['type'] in _DATASETS else []
+
+
 def _check_trajectory(trajectory: Mapping[str, Any], where: str) -> None:
     refuse_unknown(trajectory, _TRAJECTORY, where)
     check_kinds(trajectory, _TRAJECTORY, where)

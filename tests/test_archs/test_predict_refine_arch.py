@@ -220,7 +220,7 @@ def test_what_is_computed_once_for_all_steps_changes_nothing(images, options, un
 
 
 def test_a_loss_on_samples_is_refused_in_training_and_samples_are_free():
-    net = make_net(sampling={'steps': 2})
+    net = make_net()
     lq = torch.rand(1, 3, 16, 16)
     samples = net(lq)
     with pytest.raises(InputError, match='StochasticRefineModel'):

@@ -101,7 +101,7 @@ class _NoiseLossModel:
     def __init__(self, opt: dict[str, Any]) -> None:
         options = complete_options(opt['network_g'], 'network_g')
         if options.get('type') != PredictRefineNet.__name__:
-            raise InputError(f"model_type: StochasticRefineModel trains network_g: PredictRefineNet, not {options.get('type')}; "
+            raise InputError(f"model_type: StochasticRefineModel trains network_g: PredictRefineNet, no {options.get('type')}; "
                              "take the fork's own model for that.")
         self.network_options = without_pretrained(copy.deepcopy(options))
         self.averaged: nn.Module | None = None

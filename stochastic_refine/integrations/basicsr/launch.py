@@ -89,7 +89,8 @@ def _pipeline(mode: str) -> Callable[[str], None]:
 
 
 def _parse_and_check(parse_options: Callable[..., Any], root: str, is_train: bool) -> Any:
-    from ...settings.check import check_options, check_options_file, misplaced_keys
+    from ...settings.check import check_options, check_options_file, misplaced_keys, unused_keys
+    from ...settings.published import adapt_published
     check_options_file(sys.argv)
     _check_launcher(sys.argv)
     try:
@@ -105,9 +106,10 @@ def _parse_and_check(parse_options: Callable[..., Any], root: str, is_train: boo
     opt['root_path'] = root
     if not opt['dist'] and _asked('num_gpu') == 'auto':
         opt['num_gpu'] = min(opt['num_gpu'], 1)  # BasicSR has put the number of all GPUs there
+    differing = adapt_published(opt)
     check_options(opt)
     if opt['rank'] == 0:
-        for words in misplaced_keys(opt):
+        for words in (*differing, *misplaced_keys(opt), *unused_keys(opt)):
             print(f'Note: {words}', file=sys.stderr)
     if opt['dist']:  # without manual_seed in the file each process drew one of its own
         import torch.distributed as dist
