@@ -37,7 +37,7 @@ class PredictRefineNet(nn.Module):
     Args:
         predictor: Options of g, ``{type: RefineUNet, ...}`` or any other network that maps (B, 3, H, W) in [0, 1] to the same.
             Two more keys: ``pretrained`` loads weights into it, by name or from a file, which tell type and settings too;
-            ``frozen: true`` keeps it as loaded. None leaves g out:
+            ``frozen: true`` keeps it as loaded. A network itself, of anyone's, is taken as it is and frozen. None leaves g out:
             the diffusion then models the image itself (the paper's non-residual baseline).
         denoiser: Options of f, a noise-conditioned network with 6 input channels; ``pretrained`` is understood too.
         residual_scale: Factor on the residual inside the diffusion; 1 is the paper's. Residuals have a standard deviation
@@ -54,7 +54,7 @@ class PredictRefineNet(nn.Module):
     """
 
     def __init__(self,
-                 predictor: Mapping[str, Any] | None,
+                 predictor: Mapping[str, Any] | nn.Module | None,
                  denoiser: Mapping[str, Any],
                  residual_scale: float = 1.0,
                  condition_on_initial: bool = False,
@@ -75,8 +75,11 @@ class PredictRefineNet(nn.Module):
             raise ValueError('condition: none is for refiner: flow; a diffusion of residuals must see the blurred image.')
         if not start_noise > 0:
             raise ValueError(f'start_noise must be above 0, got {start_noise}; without noise all samples are one.')
-        self.frozen_predictor = bool((predictor or {}).get('frozen', False))
-        self.predictor = None if predictor is None else build_part(predictor, 'predictor')
+        if isinstance(predictor, nn.Module):
+            self.frozen_predictor, self.predictor = True, predictor
+        else:
+            self.frozen_predictor = bool((predictor or {}).get('frozen', False))
+            self.predictor = None if predictor is None else build_part(predictor, 'predictor')
         self.denoiser = build_part(denoiser, 'denoiser')
         self.residual_scale = residual_scale
         self.condition = condition

@@ -32,6 +32,9 @@ PARTS = ('predictor', 'denoiser', 'restore')
 _EXAMPLE = (67, 91)
 #: Steps beyond which an unrolled sampler is a graph that takes minutes to make and to load.
 _MANY_STEPS = 20
+#: What cannot be written at all, and what only for one size, with the reason.
+_NEVER = {'EVSSM': 'its selective scan is an operator that ONNX has not'}
+_FIXED = {'MAXIM': 'its blocks and cells are counted while it is traced'}
 _IMAGE = 'RGB, [0, 1], float32, (batch, 3, height, width)'
 _SEEDS = ('sample i of seed s has noise[k, i] = the k-th draw of torch.empty(3, height, width).normal_(generator=g), '
           'g = torch.Generator().manual_seed(s + i), on the CPU')
@@ -117,6 +120,7 @@ def to_onnx(net_or_deblurrer: nn.Module | Deblurrer,
         raise InputError(f'{kind} has a sampler of its own, which cannot be unrolled into a graph; restore with it here.')
     if part == 'denoiser' and not samples or part == 'predictor' and samples and not net.has_initial:
         raise InputError(f'{kind} has no {part} here; export its part {"restore" if samples else "predictor"}.')
+    _refuse_untraceable(net, dynamic)
     net = copy.deepcopy(net).eval().requires_grad_(False).cpu()
     metadata = {'made_by': f'stochastic_refine {__version__}', 'part': part, 'network': kind, 'lq': _IMAGE}
     least = max(getattr(each, 'size_multiple', 1) for each in ([net.predictor, net.denoiser] if samples else [net]))
@@ -162,6 +166,16 @@ def _require() -> None:
         raise InputError(f'ONNX files with free sides need PyTorch 2.6 or later; this is {torch.__version__}.')
 
 
+def _refuse_untraceable(net: nn.Module, dynamic: bool) -> None:
+    """Say at once of what would fail after minutes."""
+    for name in {type(module).__name__ for module in net.modules()}:
+        if name in _NEVER:
+            raise InputError(f'{name} cannot be written as ONNX, since {_NEVER[name]}; restore with it here.')
+        if dynamic and name in _FIXED:
+            raise InputError(f'{name} cannot be written as ONNX for free sides, since {_FIXED[name]}; give dynamic=False and a '
+                             'size (of the command: --size).')
+
+
 def _point(source: nn.Module | Deblurrer, point: str | OperatingPoint | None, changes: dict[str, Any]) -> OperatingPoint:
     if isinstance(point, OperatingPoint):
         chosen = point.changed(**changes)
@@ -202,7 +216,8 @@ def _write(module: nn.Module, inputs: dict[str, Tensor], dynamic: bool, path: Pa
             program = torch.onnx.export(graph, (), optimize=False, verbose=False, output_names=[output])
     except Exception as error:  # the tracer's are of all kinds
         remedy = '; try a fixed size (dynamic=False)' if dynamic else ''
-        raise InputError(f"{metadata['network']} cannot be written as ONNX: {words_of(error)}{remedy}.") from error
+        words = words_of(error.__cause__ or error)
+        raise InputError(f"{metadata['network']} cannot be written as ONNX: {words}{remedy}.") from error
     program.model.metadata_props.update(metadata)
     write_atomically(path, lambda temporary: program.save(temporary, external_data=False))
 

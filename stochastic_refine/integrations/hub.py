@@ -88,6 +88,9 @@ class HubPredictRefineNet(PredictRefineNet, PyTorchModelHubMixin, library_name='
         return super().push_to_hub(repo_id, model_card_kwargs={**(model_card_kwargs or {}), 'name': repo_id}, **options)
 
     def _save_pretrained(self, save_directory: Path) -> None:
+        if 'predictor' not in self._hub_mixin_config:
+            raise InputError(f'The predictor, {type(self.predictor).__name__}, was given as a network, which no config.json '
+                             'can tell; give its options ({type: ...}), after stochastic_refine.archs.build.arch listed it.')
         arguments = {key: value for key, value in self._hub_mixin_config.items() if value is not None or key == 'predictor'}
         network = without_pretrained(complete_options(arguments))  # what weights told has to be told without them
         write_hub_folder(save_directory, Checkpoint(self.state_dict(), {

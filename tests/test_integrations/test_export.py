@@ -106,9 +106,22 @@ def test_demo_makes_the_same_picture_of_a_seed_without_pytorch(net: PredictRefin
 
 class TestRefusals:
 
+    def test_without_onnx_it_says_what_to_install(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+        with pytest.raises(InputError, match=r'pip install .stochastic_refine\[export\]'):
+            to_onnx(nn.Conv2d(3, 3, 1), tmp_path / 'x.onnx')
+
     def test_of_a_network_without_that_part(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match='Conv2d has no denoiser here; export its part predictor'):
             to_onnx(nn.Conv2d(3, 3, 1), tmp_path / 'x.onnx', 'denoiser')
+
+    @pytest.mark.parametrize('options, words', [
+        ({'type': 'MAXIM', 'features': 4, 'num_stages': 1}, 'MAXIM cannot be written as ONNX for free sides.*--size'),
+        ({'type': 'EVSSM', 'dim': 8, 'num_blocks': [2, 2, 2]}, 'selective scan'),
+    ])
+    def test_of_networks_that_no_graph_holds(self, tmp_path: Path, options: dict, words: str) -> None:
+        with pytest.raises(InputError, match=words):
+            to_onnx(build_arch(options), tmp_path / 'x.onnx')
 
     def test_of_a_size_below_the_least(self, net: PredictRefineNet, tmp_path: Path) -> None:
         with pytest.raises(InputError, match='takes sides from 8 pixels'):

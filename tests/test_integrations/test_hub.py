@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,13 @@ def test_what_weights_told_goes_along_and_their_path_does_not(weights: Path, tmp
                        net.predictor.conv_in.weight)
 
 
+def test_a_predictor_that_no_config_can_tell_is_refused(tmp_path: Path) -> None:
+    net = HubPredictRefineNet(torch.nn.Conv2d(3, 3, 1), NETWORK['denoiser'])
+    with pytest.raises(InputError, match='The predictor, Conv2d, was given as a network'):
+        net.save_pretrained(tmp_path / 'hub')
+    assert not list(tmp_path.glob('hub/*'))
+
+
 @pytest.mark.parametrize('source', ['weights', 'small'])
 def test_card_has_the_facts_and_no_blanks(source: str, weights: Path, tmp_path: Path) -> None:
     HubPredictRefineNet.from_weights(weights if source == 'weights' else source).save_pretrained(tmp_path / 'mine')
@@ -105,6 +114,13 @@ def test_other_folders_are_one_sentence(config: str | None, words: str, weights:
         (tmp_path / 'hub' / 'config.json').write_text(config)
     with pytest.raises(InputError, match=words):
         HubPredictRefineNet.from_pretrained(tmp_path / 'hub')
+
+
+def test_without_huggingface_hub_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, 'huggingface_hub', None)
+    monkeypatch.delitem(sys.modules, 'stochastic_refine.integrations.hub')
+    with pytest.raises(InputError, match=r'pip install .stochastic_refine\[hub\]'):
+        importlib.import_module('stochastic_refine.integrations.hub')
 
 
 def test_without_a_network_a_name_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

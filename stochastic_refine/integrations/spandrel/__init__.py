@@ -33,8 +33,8 @@ from ...inference.weights import network_of
 ID = 'StochasticRefine'
 #: The tensor that holds the settings: the UTF-8 bytes of JSON, one in an int32, a type that restricted unpicklers know.
 SETTINGS = 'stochastic_refine.settings'
-_REMEDY = ("write it for such programs by stochastic_refine.integrations.spandrel.save(WEIGHTS, 'net.safetensors') and load that "
-           'file.')
+_REMEDY = ("write it for such programs by stochastic_refine.integrations.spandrel.save(WEIGHTS, 'net.safetensors') and load "
+           'that file.')
 
 
 def install() -> None:
@@ -100,8 +100,8 @@ def _require() -> None:
         raise InputError("The package spandrel is not installed; run: pip install 'stochastic_refine[spandrel]'.")
     import spandrel
     if not hasattr(spandrel, 'ModelTiling') or not hasattr(spandrel, 'ArchSupport'):
-        raise InputError(f"This needs spandrel 0.4 or later, and {importlib.metadata.version('spandrel')} is installed; run: pip "
-                         'install -U spandrel.')
+        raise InputError(f"This needs spandrel 0.4 or later, and {importlib.metadata.version('spandrel')} is installed; run: "
+                         'pip install -U spandrel.')
 
 
 def _is_ours(state_dict: Mapping[str, Tensor]) -> bool:

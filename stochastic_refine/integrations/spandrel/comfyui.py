@@ -42,16 +42,19 @@ class RestoreStochasticRefine:
         return {'required': {
             'model': (_MODEL, ),
             'image': ('IMAGE', ),
-            'tradeoff': ('FLOAT', {'default': 0.5, 'min': 0.0, 'max': 1.0, 'step': 0.05, 'tooltip':
-                                   '0: most faithful; 1: most vivid. Where weights hold no such path, or point is given, that '
-                                   'decides, as info says.'}),
-            'samples': ('INT', {'default': 0, 'min': 0, 'max': 64, 'tooltip': 'Samples per image; 0: as the knob or point has it.'}),
+            'tradeoff': ('FLOAT', {
+                'default': 0.5, 'min': 0.0, 'max': 1.0, 'step': 0.05,
+                'tooltip': '0: most faithful; 1: most vivid. A point that is given goes before it, and so does the first point '
+                           'of weights without such a path, as info says.'}),
+            'samples': ('INT', {'default': 0, 'min': 0, 'max': 64,
+                                'tooltip': 'Samples per image; 0: as the knob or the point has it.'}),
             'seed': ('INT', {'default': 0, 'min': 0, 'max': 2**62 - 1}),
-            'tile': ('INT', {'default': 0, 'min': 0, 'max': 8192, 'step': 64, 'tooltip':
-                             "Side of the tiles inside each step, in pixels; 0: what fits into memory. Tiles of our pair change "
-                             'nothing.'}),
+            'tile': ('INT', {'default': 0, 'min': 0, 'max': 8192, 'step': 64,
+                             'tooltip': 'Side of the tiles inside each step, in pixels; 0: what fits into memory. Tiles of our '
+                                        'pair change nothing.'}),
         }, 'optional': {
-            'point': ('STRING', {'default': '', 'tooltip': 'Operating point of the weights, such as vivid, in place of the knob.'}),
+            'point': ('STRING', {'default': '',
+                                 'tooltip': 'Operating point of the weights, such as vivid, in place of the knob.'}),
         }}
 
     def restore(self, model: Deblurrer, image: Tensor, tradeoff: float, samples: int, seed: int, tile: int,
@@ -61,8 +64,7 @@ class RestoreStochasticRefine:
         from comfy.utils import ProgressBar
         model.tile = tile or 'auto'
         knob = tradeoff if model.tradeoff_points and not point else None
-        settings = {'num_samples': samples or None, 'seed': seed}
-        chosen = model.operating_point(point or None, knob, **settings)
+        chosen = model.operating_point(point or None, knob, num_samples=samples or None, seed=seed)
         progress = ProgressBar(len(image))
 
         def restored(number: int, pixels: Tensor) -> Result:
@@ -80,9 +82,10 @@ class RestoreStochasticRefine:
         drawn = _stacked([sample for result in results
                           for sample in (result.image[None] if result.samples is None else result.samples)])
         std = _stacked([np.zeros_like(result.image) if result.std is None else result.std for result in results])
-        sampled = results[0].samples is not None
-        decided = '' if not sampled else f'tradeoff {knob:g}: ' if knob is not None else f'{point or next(iter(model.points))}: '
-        info = f'{decided}{chosen.words}, {chosen.sampler}, seed {seed}' if sampled else 'a deterministic network: no knob, no seed'
+        info = 'a deterministic network: no knob, no seed'
+        if results[0].samples is not None:
+            decided = point or next(iter(model.points)) if knob is None else f'tradeoff {knob:g}'
+            info = f'{decided}: {chosen.words}, {chosen.sampler}, seed {seed}'
         return images, initial, drawn, std, '; '.join(filter(None, [info, results[0].tiling]))
 
 

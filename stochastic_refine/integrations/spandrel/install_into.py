@@ -9,9 +9,9 @@ from ...errors import InputError
 from ...files import make_folder, write_text
 
 _FOLDER = 'custom_nodes/stochastic_refine'
-_OPENING = '# Put here by `stochastic-refine install-into`. To remove it: stochastic-refine install-into THIS_COMFYUI --uninstall'
+_OPENING = '# Put here by `stochastic-refine install-into`. To remove it: stochastic-refine install-into COMFYUI --uninstall'
 _SEAL = '# sha256 of the lines below, so that no file that you changed is removed: '
-_NODES = '''"""Nodes of stochastic_refine, and its files (written by integrations.spandrel.save) for nodes that load upscale models."""
+_NODES = '''"""Nodes of stochastic_refine; and nodes for upscale models can load what integrations.spandrel.save wrote."""
 import warnings
 
 NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS = {}, {}
@@ -68,8 +68,8 @@ def install_into(root: Path, uninstall: bool = False) -> str:
     return '\n'.join([
         f'Put into {root}: {_FOLDER}. After its next start ComfyUI has two nodes for deblurring, if its Python has '
         'stochastic_refine.',
-        'Its own node for upscale models reads files by stochastic_refine.integrations.spandrel.save, and cuts images into tiles '
-        'of 512 pixels, where only a mean of samples shows no seams; our nodes do not.', remove])
+        'Its own node for upscale models loads files of stochastic_refine.integrations.spandrel.save, and cuts images into '
+        'tiles of 512 pixels, each with other noise: take a mean of samples there. Our nodes cut no seams.', remove])
 
 
 def _is_ours(file: Path) -> bool:

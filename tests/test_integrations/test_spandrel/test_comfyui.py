@@ -111,8 +111,8 @@ def test_tiles_inside_each_step_leave_no_seam(comfyui: Path, server: SimpleNames
     unet = {'type': 'RefineUNet', 'base_channels': 4, 'channel_mults': [1, 2], 'num_res_blocks': 1}
     net = build_arch({'type': 'PredictRefineNet', 'predictor': unet,
                       'denoiser': {**unet, 'in_channels': 6, 'noise_conditioned': True}})
-    whole, tiled = (execute(RestoreStochasticRefine, model=Deblurrer(net, device='cpu', precision='float32'),
-                            image=torch.linspace(0, 1, 3 * 96 * 200).reshape(1, 96, 200, 3), tile=tile)['image'] for tile in (0, 64))
+    model, image = Deblurrer(net, device='cpu', precision='float32'), torch.linspace(0, 1, 3 * 96 * 200).reshape(1, 96, 200, 3)
+    whole, tiled = (execute(RestoreStochasticRefine, model=model, image=image, tile=tile)['image'] for tile in (0, 64))
     assert len(set(server.progress)) > 60 and torch.allclose(whole, tiled, atol=1e-4)
 
 

@@ -79,7 +79,8 @@ def test_descriptor_tells_the_truth_and_installing_twice_changes_nothing(tmp_pat
     install()
     descriptor = loaded(tmp_path / 'x.safetensors', 'file')
     assert isinstance(descriptor, spandrel.ImageModelDescriptor)
-    assert (descriptor.purpose, descriptor.scale, descriptor.input_channels, descriptor.output_channels) == ('Restoration', 1, 3, 3)
+    assert (descriptor.purpose, descriptor.scale) == ('Restoration', 1)
+    assert descriptor.input_channels == descriptor.output_channels == 3
     assert descriptor.tiling is spandrel.ModelTiling.INTERNAL and not descriptor.size_requirements.multiple_of > 1
     with pytest.raises(spandrel.UnsupportedDtypeError):
         descriptor.half()
@@ -93,6 +94,12 @@ def test_a_file_without_settings_is_refused_by_a_sentence_that_names_save(tmp_pa
 
 def test_what_spandrel_knows_stays_its_own(tmp_path: Path) -> None:
     assert loaded(weights(tmp_path, NAFNET), 'file').architecture.id == 'NAFNet'
+
+
+def test_without_spandrel_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    with pytest.raises(InputError, match=r'pip install .stochastic_refine\[spandrel\]'):
+        install()
 
 
 def test_bad_input(tmp_path: Path) -> None:
