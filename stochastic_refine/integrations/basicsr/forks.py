@@ -38,22 +38,26 @@ _CLIP = 0.01
 
 
 def prepare_fork(package: str | Path) -> None:
-    """Supply what a fork lacks, before it is missed.
-
-    ``basicsr.version``, which a fork's setup writes; and, without a GPU, what its ``train.py`` calls to read a training state.
+    """Supply what a fork lacks, before it is missed: :func:`supply_version`, and without a GPU what its ``train.py`` calls to
+    read a training state.
 
     Args:
         package: The fork's folder ``basicsr``.
     """
+    supply_version(package)
+    if not torch.cuda.is_available():  # where both can only fail
+        torch.cuda.current_device = lambda: 0
+        torch.UntypedStorage.cuda = lambda storage, *args, **kwargs: storage
+
+
+def supply_version(package: str | Path) -> None:
+    """Make the module ``basicsr.version`` of a clone that lacks ``version.py``, which its setup writes."""
     package = Path(package)
     if not (package / 'version.py').is_file() and 'basicsr.version' not in sys.modules:
         stated = package.parent / 'VERSION'
         version = types.ModuleType('basicsr.version')
         vars(version).update(__version__=stated.read_text().strip() if stated.is_file() else 'unknown', __gitsha__='unknown')
         sys.modules['basicsr.version'] = version
-    if not torch.cuda.is_available():  # where both can only fail
-        torch.cuda.current_device = lambda: 0
-        torch.UntypedStorage.cuda = lambda storage, *args, **kwargs: storage
 
 
 def network(name: str, folder: str) -> type[nn.Module]:

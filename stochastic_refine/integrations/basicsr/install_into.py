@@ -41,7 +41,9 @@ _REGISTRATION = f'''"""Registers the networks, data sets, losses, metrics and mo
 import warnings
 
 try:
+    from stochastic_refine.integrations.basicsr.forks import supply_version
     from stochastic_refine.registration import register_all
+    supply_version(__file__.rsplit('models', 1)[0])
     register_all()
 {_WHEN_MISSING}'''
 
@@ -207,24 +209,18 @@ def _missing_packages(package: Path) -> list[str]:
 
 
 def _import_notes(root: Path) -> list[str]:
-    """Warnings where ``import basicsr`` would fail, or load another one than this clone's: all forks carry the same name."""
+    """A warning where ``import basicsr`` would load another one than this clone's: all forks carry the same name."""
     own = (root / 'basicsr').resolve()
-    notes = []
-    install = f'pip install --no-build-isolation -e {own.parent}'
-    wants_version = re.search(r'^from (\.|basicsr\.)version\b', _text(own / '__init__.py'), re.MULTILINE)
-    if wants_version and not (own / 'version.py').is_file():
-        notes.append(f'Note: {own / "version.py"} is missing; its setup writes it: {install}')
     try:
         spec = importlib.util.find_spec('basicsr')
     except ValueError:
         spec = None
     loaded = [Path(folder).resolve() for folder in (spec.submodule_search_locations or [])] if spec else []
-    if own not in loaded:
-        what = f'loads {loaded[0]}' if loaded else 'finds nothing'
-        # An installed package beats a folder without __init__.py wherever it stands on the path; pip replaces it.
-        by_path = f'run it with PYTHONPATH={own.parent}, or ' if (own / '__init__.py').is_file() or not loaded else ''
-        notes.append(f'Note: `import basicsr` {what} here, not this clone; {by_path}install it: {install}')
-    return notes
+    if own in loaded:
+        return []
+    what = f'loads {loaded[0]}' if loaded else 'finds nothing'
+    return [f'Note: `import basicsr` {what} here, not this clone; run it with PYTHONPATH={own.parent}, or install it: pip '
+            f'install --no-build-isolation -e {own.parent}']
 
 
 def _sealed(body: str) -> str:

@@ -9,8 +9,9 @@ import sys
 
 from .host import check_mmengine
 
-# ``python -m`` imports this before __main__, which says the same without a traceback; argv[0] is '-m' until then.
-if sys.argv[:1] != ['-m']:
+# ``python -m`` imports this before __main__, which says what is missing without a traceback; argv[0] is '-m' until then.
+_starting = sys.argv[:1] == ['-m']
+if not _starting:
     check_mmengine()
 try:
     from .datasets import DrawSampler, PairedImageDataset, SyntheticBlurDataset
@@ -19,7 +20,7 @@ try:
     from .model import DataPreprocessor, StochasticRefine
     from .registry import DATA_SAMPLERS, DATASETS, HOOKS, METRICS, MODELS
 except ImportError:
-    if sys.argv[:1] != ['-m']:
+    if not _starting:
         raise
 
 __all__ = ['DATASETS', 'DATA_SAMPLERS', 'HOOKS', 'METRICS', 'MODELS', 'DataPreprocessor', 'DrawSampler', 'ImageMetric',

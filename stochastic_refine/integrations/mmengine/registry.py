@@ -11,11 +11,9 @@ from ...archs import ARCHS
 from ...losses.flow_loss import FlowLoss
 from ...losses.noise_loss import NoisePredictionLoss
 
-SCOPE = 'stochastic_refine'
-
 
 # One for each of mmengine's, which otherwise warns of every registry that lacks the scope.
-_CHILDREN = {name: Registry(parent.name, parent=parent, scope=SCOPE, locations=[__package__])
+_CHILDREN = {name: Registry(parent.name, parent=parent, scope='stochastic_refine', locations=[__package__])
              for name, parent in vars(registry).items() if isinstance(parent, Registry)}
 MODELS, DATASETS, METRICS, HOOKS, DATA_SAMPLERS = (
     _CHILDREN[name] for name in ('MODELS', 'DATASETS', 'METRICS', 'HOOKS', 'DATA_SAMPLERS'))

@@ -97,6 +97,7 @@ def test_a_clone_of_basicsr_trains_by_its_own_train_py(tmp_path, refine_options)
     root = tmp_path / 'clone'
     spec = importlib.util.find_spec('basicsr')
     shutil.copytree(Path(spec.origin).parent, root / 'basicsr', ignore=shutil.ignore_patterns('__pycache__'))
+    (root / 'basicsr' / 'version.py').unlink()  # a fresh clone has none
     install_into(root)
     refine_options['train']['total_iter'] = 5
     for dataset in refine_options['datasets'].values():
