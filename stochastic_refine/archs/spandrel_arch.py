@@ -44,7 +44,7 @@ class SpandrelNet(nn.Module):
         cls = _classes(kind).get(network)
         if cls is None:
             raise InputError(f"spandrel's {architecture} has no network '{network}'; {nearest(network, _classes(kind))}")
-        target = torch.get_default_device()
+        target = torch.empty(0).device  # where what is built now goes
         with torch.device('cpu'):  # some constructors compute with values, which the meta device has not
             state = cls(**(settings or {})).state_dict()
             if (settings or {}).get('start_unshuffle', 1) > 1:  # which spandrel tells by the name that published files have

@@ -23,6 +23,7 @@ from ..checkpoints.files import read_checkpoint, shape_problems
 from ..errors import InputError, words_of
 from .extra import require
 from .names import autoencoder_params, open_clip_params, split, unet_params
+from .sharing import is_planned
 from .stable_diffusion import SD15_SIZE, Configs, StableDiffusion, build_text, configs
 
 #: Folders of a diffusers folder.
@@ -103,7 +104,7 @@ def shared_base(name: str, version: Version, precision: torch.dtype, **savings: 
         InputError: If it is missing, damaged or something else.
     """
     path = find_base(name, version)
-    planned = torch.get_default_device().type == 'meta'
+    planned = is_planned()
     key = (path, version, precision, planned, *sorted(savings.items()))
     base = _shared.get(key)
     if base is None:

@@ -10,6 +10,12 @@ import torch
 from torch import Tensor, nn
 
 
+def is_planned() -> bool:
+    """Whether what is built now is on the meta device: named and measured, without weights."""
+    # torch.get_default_device does not see ``with torch.device`` before PyTorch 2.7.
+    return torch.empty(0).device.type == 'meta'
+
+
 class SharingNet(nn.Module):
     """A network that has other networks beside its parts: they are in no checkpoint of its, and its copies have the same."""
 

@@ -109,7 +109,7 @@ def test_old_names_in_a_folder(base: Path, tmp_path: Path, network: dict[str, An
     folder = copied(base, tmp_path)
     file = folder / 'vae' / 'diffusion_pytorch_model.safetensors'
     old = {'to_q': 'query', 'to_k': 'key', 'to_v': 'value', 'to_out.0': 'proj_attn'}
-    state = load_file(file)
+    state = {name: value.clone() for name, value in load_file(file).items()}  # the file is written over
     for new, name in old.items():
         state = {key.replace(f'attentions.0.{new}.', f'attentions.0.{name}.'): value for key, value in state.items()}
     save_file(state, file)
@@ -139,7 +139,7 @@ def test_another_version_is_refused(base: Path, tmp_path: Path, network: dict[st
 def test_a_base_with_part_of_its_tensors_is_refused(base: Path, tmp_path: Path, network: dict[str, Any]) -> None:
     folder = copied(base, tmp_path)
     file = folder / 'unet' / 'diffusion_pytorch_model.safetensors'
-    state = load_file(file)
+    state = {name: value.clone() for name, value in load_file(file).items()}  # the file is written over
     del state['mid_block.resnets.0.conv1.weight']
     save_file(state, file)
     with pytest.raises(InputError, match='of its unet 1 missing .first: mid_block.resnets.0.conv1.weight'):

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ...archs.build import arch
 from ..latent_net import LatentNet
+from ..sharing import is_planned
 from ..stable_diffusion import build_control, controls, economise, predict_noise, start_from_unet
 
 
@@ -55,7 +55,7 @@ class ControlNet(LatentNet):
 def add_control(net: LatentNet, in_channels: int) -> nn.Module:
     """A ControlNet that starts from the U-Net's weights, where there are any."""
     control = build_control(net.base.unet.config, in_channels)
-    if torch.get_default_device().type != 'meta':
+    if not is_planned():
         start_from_unet(control, net.base.unet)
     economise(control, **net.savings)
     return control

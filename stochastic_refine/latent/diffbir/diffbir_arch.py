@@ -22,7 +22,7 @@ _shared: WeakValueDictionary[tuple[str, str], nn.Module] = WeakValueDictionary()
 
 def _named(weights: str) -> nn.Module:
     """The first stage of these weights; the same one for all networks that want it."""
-    key = (weights, torch.get_default_device().type)
+    key = (weights, torch.empty(0).device.type)
     first = _shared.get(key)
     if first is None:
         first = _shared[key] = _frozen({'pretrained': weights})

@@ -7,7 +7,6 @@ published configuration for deblurring; what had to be decided for images that k
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 from weakref import WeakValueDictionary
@@ -23,6 +22,7 @@ from ...archs.sampling import Part, Rules, Run
 from ...checkpoints import check_fit
 from ...diffusion import SampleNoise, to_signed
 from ...errors import InputError
+from ..sharing import SharingNet, is_planned
 from .shifting import Shifting
 
 _ADVICE = ('fetch autoencoder_vq_f4.pth, which the authors publish beside their weights (github.com/zsyOAOA/ResShift), and '
@@ -54,7 +54,7 @@ def shared_autoencoder(path: str, precision: torch.dtype) -> nn.Module:
     Raises:
         InputError: If the file is missing, or holds something else; before anything is built.
     """
-    planned = torch.get_default_device().type == 'meta'
+    planned = is_planned()
     key = (path, precision, planned)
     found = _shared.get(key)
     if found is None:
@@ -73,7 +73,7 @@ def shared_autoencoder(path: str, precision: torch.dtype) -> nn.Module:
 
 
 @arch
-class ResShift(nn.Module):
+class ResShift(SharingNet):
     """Draws a sharp latent by shifting the blurred one towards it in a few steps.
 
     Args:
@@ -111,29 +111,13 @@ class ResShift(nn.Module):
         self.shifting = Shifting(steps, min_noise_level, etas_end, power, kappa)
         self.rules = Rules.native(steps)
         self.unet = build_arch({'type': 'ResShiftUNet', **(unet or {})}, 'unet')
-        self.shares_base = base is not None
         if base is None:
             self.base = build_arch({'type': 'ResShiftVQ', **(base_size or {})}, 'base').requires_grad_(False)
             self.base.to(getattr(torch, base_precision))
         else:
-            self.__dict__['base'] = shared_autoencoder(base, getattr(torch, base_precision))
+            self.share(base=shared_autoencoder(base, getattr(torch, base_precision)))
         self.multiple = self.base.factor * self.unet.size_multiple
         self.__dict__.update(_encoder=_Encoder(self.base), _decoder=_Decoder(self.base))
-
-    # ---------------------------------------------------------------- one autoencoder for all
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ResShift:
-        """A shared autoencoder follows the network to its device; it keeps its precision."""
-        if self.shares_base:
-            self.base.to(fn(torch.empty(0)).device)
-        return super()._apply(fn, recurse)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> ResShift:
-        if self.shares_base:
-            memo.update({id(module): module for module in self.base.modules()})
-        clone = memo[id(self)] = type(self).__new__(type(self))
-        clone.__dict__.update(copy.deepcopy(self.__dict__, memo))
-        return clone
 
     def train(self, mode: bool = True) -> ResShift:
         super().train(mode)
