@@ -196,6 +196,9 @@ def _files_for_fork(package: Path, models: str) -> tuple[dict[str, str], list[st
         notes.append('It averages no weights itself; StochasticRefineModel does with train: ema_decay: 0.999.')
     if re.search(r'persistent_workers\s*=\s*True', _text(package / 'data/__init__.py')):
         notes.append('Its loader wants num_worker_per_gpu of at least 1.')
+    if 'torch.cuda.current_device' in _text(package / 'train.py'):
+        notes.append('Its train.py calls CUDA when it resumes, as it does whenever a run of that name has saved; these files '
+                     'let it resume without a GPU too.')
     if missing := _missing_packages(package):
         notes.append(f'Note: it needs packages that are not installed: pip install {" ".join(missing)}')
     return files, notes

@@ -11,7 +11,6 @@ from ...archs import ARCHS
 from ...losses.flow_loss import FlowLoss
 from ...losses.noise_loss import NoisePredictionLoss
 
-
 # One for each of mmengine's, which otherwise warns of every registry that lacks the scope.
 _CHILDREN = {name: Registry(parent.name, parent=parent, scope='stochastic_refine', locations=[__package__])
              for name, parent in vars(registry).items() if isinstance(parent, Registry)}

@@ -52,7 +52,7 @@ def test_a_fork_trains_by_the_noise_loss_validates_saves_and_resumes(tmp_path, p
     before = snapshot(root)
     report = install_into(root)
     assert 'PYTHONPATH=' in report and ('averages no weights' in report) == (kind != 'Restormer')
-    assert ('num_worker_per_gpu of at least 1' in report) == (kind == 'NAFNet')
+    assert ('num_worker_per_gpu of at least 1' in report) == (kind == 'NAFNet') and 'calls CUDA when it resumes' in report
     state = snapshot(root)
     assert 'already' in install_into(root) and snapshot(root) == state
 
