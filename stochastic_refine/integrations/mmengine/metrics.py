@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -58,12 +59,15 @@ class ImageMetric(BaseMetric):
                 self.results.append(float(self.function(**arrays, **self.options)))
             except MetricUnavailable as error:
                 self.left_out = True
-                print_log(f'{error} {type(self).__name__} is left out for the rest of this run.', 'current', 30)
+                print_log(f'{error} {type(self).__name__} is left out for the rest of this run.', 'current', logging.WARNING)
                 break
 
     def compute_metrics(self, results: list[float]) -> dict[str, float]:
-        finite = [value for value in results if math.isfinite(value)]
-        return {type(self).__name__: sum(finite) / len(finite)} if finite else {}
+        name, finite = type(self).__name__, [value for value in results if math.isfinite(value)]
+        if len(finite) < len(results):
+            print_log(f'{name} has no finite value for {len(results) - len(finite)} of {len(results)} images; the average is that '
+                      'over the others.', 'current')
+        return {name: sum(finite) / len(finite) if finite else math.nan} if results else {}
 
     def _array(self, image: Any, highest: float) -> NDArray[np.uint8]:
         """(H, W, 3) BGR uint8."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from mmengine.structures import BaseDataElement
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...archs.build import build_arch, without_pretrained
 from ...archs.predict_refine_arch import PredictRefineNet
@@ -17,6 +17,7 @@ from ...checkpoints.weights_folder import find_weights
 from ...errors import InputError
 from ...inference.operating_point import operating_points_of
 from ...inference.restorer import Restorer
+from ...values import nearest
 from .registry import MODELS
 
 #: A data sample, MMagic's or mmengine's; one for each image, or one for all with stacked images.
@@ -51,8 +52,8 @@ class StochasticRefine(BaseModel):
                  precision: str = 'float32',
                  data_preprocessor: Any = None,
                  init_cfg: Any = None) -> None:
-        if isinstance(data_preprocessor, Mapping):  # mmengine would look in its own registry
-            data_preprocessor = MODELS.build(data_preprocessor)
+        if isinstance(data_preprocessor, Mapping):
+            data_preprocessor = _built(data_preprocessor, 'data_preprocessor')
         super().__init__(data_preprocessor, init_cfg)
         options = complete_options(_plain(net), 'net')
         if options.get('type') != PredictRefineNet.__name__:
@@ -64,8 +65,8 @@ class StochasticRefine(BaseModel):
         self.options = without_pretrained(options)
         self.precision = precision
         is_flow = self.net.flow is not None
-        self.objective = MODELS.build(objective or {'type': 'FlowLoss' if is_flow else 'NoisePredictionLoss'})
-        self.initial_loss = None if initial_loss is None else MODELS.build(initial_loss)
+        self.objective = _built(objective or {'type': 'FlowLoss' if is_flow else 'NoisePredictionLoss'}, 'objective')
+        self.initial_loss = None if initial_loss is None else _built(initial_loss, 'initial_loss')
         self.operating_points = operating_points_of(_named(operating_points), self.net.rules)
         for name, point in self.operating_points.items():
             self.net.rules.check(point, f'operating_points: {name}')
@@ -162,6 +163,14 @@ class DataPreprocessor(BaseDataPreprocessor):
 
     def _scaled(self, images: Tensor) -> Tensor:
         return (images.flip(-3) if self.bgr_to_rgb else images).float() / 255
+
+
+def _built(options: Mapping[str, Any], where: str) -> nn.Module:
+    """A part by the names of our registry and mmengine's, whatever the default scope of the config is."""
+    cls = MODELS.get(options['type'])
+    if cls is None:
+        raise InputError(f"{where}: unknown type '{options['type']}'; {nearest(options['type'], MODELS.module_dict)}")
+    return MODELS.build({**options, 'type': cls})
 
 
 def _named(points: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:

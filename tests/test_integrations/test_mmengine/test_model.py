@@ -11,6 +11,7 @@ from conftest import run_python, unet
 
 pytest.importorskip('mmengine')
 from mmengine.evaluator import Evaluator  # noqa: E402
+from mmengine.registry import DefaultScope  # noqa: E402
 from mmengine.structures import BaseDataElement, PixelData  # noqa: E402
 
 from stochastic_refine.errors import InputError  # noqa: E402
@@ -36,7 +37,8 @@ def seeded_losses(net, *args):
 
 
 def test_every_form_of_samples_gives_the_same():
-    net = model()
+    with DefaultScope.overwrite_default_scope('mmengine'):  # another project's
+        net = model(type='stochastic_refine.StochasticRefine')
     losses = seeded_losses(net, LQ, samples())
     assert set(losses) == {'loss_noise', 'loss_initial'} and all(value.requires_grad for value in losses.values())
     stacked = BaseDataElement(gt_img=GT)
@@ -68,6 +70,7 @@ def test_images_of_0_to_255_in_bgr_score_as_those_of_0_to_1_in_rgb():
 @pytest.mark.parametrize(('options', 'words'), [
     ({'net': unet()}, 'trains PredictRefineNet'),
     ({'precision': 'half'}, 'float32 or bfloat16'),
+    ({'objective': {'type': 'NoisePredictonLoss'}}, 'did you mean NoisePredictionLoss'),
     ({'operating_points': [{'name': 'quick', 'stepss': 2}]}, 'did you mean steps'),
 ])
 def test_unusable_options_end_in_a_sentence(options, words):
