@@ -1,4 +1,4 @@
-"""A refiner on any network that restores, in a loop of one's own: plain_pytorch.py PAIRS (lq/ and gt/, all one size) PHOTO OUT."""
+"""A refiner on any network that restores, in a loop of your own: plain_pytorch.py PAIRS (lq/, gt/, all one size) PHOTO OUT."""
 import sys
 from pathlib import Path
 

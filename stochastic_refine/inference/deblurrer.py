@@ -89,8 +89,8 @@ class Deblurrer:
 
     @classmethod
     def from_pretrained(cls, weights: str | Path = 'small', **options: Any) -> Deblurrer:
-        """Load weights by name, bundled or the user's own, or any file of weights whose network is known or recognised;
-        ``options`` go to the constructor.
+        """Load weights by name, bundled or the user's own, any file of weights whose network is known or recognised, or a
+        repository or folder of the Hugging Face hub's kind; ``options`` go to the constructor.
 
         Raises:
             InputError: If there are no such weights, or the file cannot be used.

@@ -23,7 +23,7 @@ from ..archs.predict_refine_arch import final_output
 from ..archs.sampling import SamplingNetwork
 from ..diffusion import FlowSchedule
 from ..errors import InputError, words_of
-from ..files import check_writable, to_json, write_atomically
+from ..files import check_writable, make_folder, to_json, write_atomically
 from ..inference.deblurrer import Deblurrer
 from ..inference.operating_point import OperatingPoint, default_point
 
@@ -121,37 +121,38 @@ def to_onnx(net_or_deblurrer: nn.Module | Deblurrer,
     if part == 'denoiser' and not samples or part == 'predictor' and samples and not net.has_initial:
         raise InputError(f'{kind} has no {part} here; export its part {"restore" if samples else "predictor"}.')
     _refuse_untraceable(net, dynamic)
-    net = copy.deepcopy(net).eval().requires_grad_(False).cpu()
-    metadata = {'made_by': f'stochastic_refine {__version__}', 'part': part, 'network': kind, 'lq': _IMAGE}
     least = max(getattr(each, 'size_multiple', 1) for each in ([net.predictor, net.denoiser] if samples else [net]))
     height, width = size or (max(least + 3, _EXAMPLE[0]), max(least + 27, _EXAMPLE[1]))
     if min(height, width) < least:
         raise InputError(f'{kind} cannot be traced for {width}x{height}: its graph takes sides from {least} pixels, so pad '
                          'smaller images by reflection.')
-    batch = 2 if dynamic else 1
-    lq = torch.rand(batch, 3, height, width)
+    metadata = {'made_by': f'stochastic_refine {__version__}', 'part': part, 'network': kind, 'least_side': str(least)}
+    if not dynamic:
+        metadata['size'] = to_json([height, width], None).strip()
+    lq = torch.rand(2 if dynamic else 1, 3, height, width)
+    at = None
     if samples and part != 'predictor':
         at = _point(net_or_deblurrer, point, changes)
         metadata |= _words_of(net, at)
+    elif point is not None or any(value is not None for value in changes.values()):
+        raise InputError(f'A point and its settings mean nothing to the part {part} of {kind}; leave them out, or export the '
+                         'part restore of a network that samples.')
+    net = copy.deepcopy(net).eval().requires_grad_(False).cpu()
     if part == 'denoiser':
-        module = _Denoiser(net)
-        inputs = {'r_t': lq, 'condition': torch.rand(batch, net.conditioning(lq, lq).shape[1], height, width),
-                  'noise_level': torch.rand(batch)}
+        module, inputs = _Denoiser(net), {'r_t': lq, 'condition': net.conditioning(lq, lq), 'noise_level': torch.rand(len(lq))}
         metadata['condition'] = (f'{net.condition}, in [-1, 1]: 2 * lq - 1, and for lq+initial 2 * initial - 1 after it along '
-                                 'the channels; none: 2 * initial - 1')
-        del metadata['lq']
-    elif part == 'restore' and samples:
-        module = _Restore(net, at, clamped=isinstance(net_or_deblurrer, Deblurrer))
+                                 'the channels; for none 2 * initial - 1')
+    elif at is not None:
         if at.calls > _MANY_STEPS:
             warnings.warn(f'{at.calls} calls of the denoiser become a graph {at.calls} times as large as it, which takes long '
                           'to make and to load; take fewer steps, such as an operating point with dpmpp_2m, or export the '
                           "part 'denoiser' and loop over its schedule yourself.", stacklevel=2)
+        module = _Restore(net, at, clamped=isinstance(net_or_deblurrer, Deblurrer))
         inputs = {'lq': lq, 'noise': torch.randn(int(metadata['draws']), *lq.shape)}
     else:
         module, inputs = _Predictor(net.predictor if samples else net), {'lq': lq}
-    metadata['least_side'] = str(least)
-    if not dynamic:
-        metadata['size'] = to_json([height, width], None).strip()
+    if 'lq' in inputs:
+        metadata['lq'] = _IMAGE
     _write(module, inputs, dynamic, Path(path), metadata)
     return metadata
 
@@ -219,6 +220,7 @@ def _write(module: nn.Module, inputs: dict[str, Tensor], dynamic: bool, path: Pa
         words = words_of(error.__cause__ or error)
         raise InputError(f"{metadata['network']} cannot be written as ONNX: {words}{remedy}.") from error
     program.model.metadata_props.update(metadata)
+    make_folder(path.parent)
     write_atomically(path, lambda temporary: program.save(temporary, external_data=False))
 
 

@@ -123,6 +123,10 @@ class TestRefusals:
         with pytest.raises(InputError, match=words):
             to_onnx(build_arch(options), tmp_path / 'x.onnx')
 
+    def test_of_a_point_that_means_nothing(self, net: PredictRefineNet, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match='mean nothing to the part predictor of PredictRefineNet'):
+            to_onnx(net, tmp_path / 'x.onnx', steps=3)
+
     def test_of_a_size_below_the_least(self, net: PredictRefineNet, tmp_path: Path) -> None:
         with pytest.raises(InputError, match='takes sides from 8 pixels'):
             to_onnx(net, tmp_path / 'x.onnx', dynamic=False, size=(4, 40))

@@ -24,7 +24,7 @@ from ...archs.sampling import SamplingNetwork
 from ...checkpoints import Checkpoint, save_safetensors
 from ...checkpoints.weights_folder import find_weights
 from ...errors import InputError
-from ...files import check_writable, write_atomically
+from ...files import check_writable, make_folder, write_atomically
 from ...inference.deblurrer import Deblurrer
 from ...inference.operating_point import OperatingPoint
 from ...inference.restorer import Restorer
@@ -89,6 +89,7 @@ def save(weights: str | Path, path: str | Path, point: str | None = None, **chan
         settings['window'] = checkpoint.metadata['window']
     text = np.frombuffer(json.dumps(settings).encode(), np.uint8).astype(np.int32)
     params = {**checkpoint.params, SETTINGS: torch.from_numpy(text)}
+    make_folder(path.parent)
     if path.suffix == '.pth':
         write_atomically(path, lambda temporary: torch.save({'params': params}, temporary))
     else:
