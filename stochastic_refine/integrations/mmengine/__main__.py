@@ -13,3 +13,6 @@ if __name__ == '__main__':
     except InputError as error:
         print(f'Error: {error}', file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print('Stopped; --resume goes on from the last checkpoint.', file=sys.stderr)
+        sys.exit(130)

@@ -65,8 +65,8 @@ class ImageMetric(BaseMetric):
     def compute_metrics(self, results: list[float]) -> dict[str, float]:
         name, finite = type(self).__name__, [value for value in results if math.isfinite(value)]
         if len(finite) < len(results):
-            print_log(f'{name} has no finite value for {len(results) - len(finite)} of {len(results)} images; the average is that '
-                      'over the others.', 'current')
+            print_log(f'{name} has no finite value for {len(results) - len(finite)} of {len(results)} images; the average is '
+                      'that over the others.', 'current')
         return {name: sum(finite) / len(finite) if finite else math.nan} if results else {}
 
     def _array(self, image: Any, highest: float) -> NDArray[np.uint8]:
