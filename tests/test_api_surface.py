@@ -31,9 +31,12 @@ def _arguments() -> dict[str, list[str]]:
     from stochastic_refine.diffusion import NoiseSchedule
     from stochastic_refine.inference.deblurrer import Result
     from stochastic_refine.inference.operating_point import OperatingPoint
+    from stochastic_refine.integrations import export, spandrel
     called = {'Deblurrer': Deblurrer, 'Deblurrer.from_pretrained': Deblurrer.from_pretrained,
               'Deblurrer.__call__': Deblurrer.__call__, 'Result': Result, 'OperatingPoint': OperatingPoint,
-              'PredictRefineNet': PredictRefineNet, 'RefineUNet': RefineUNet, 'NoiseSchedule.linear': NoiseSchedule.linear}
+              'PredictRefineNet': PredictRefineNet, 'RefineUNet': RefineUNet, 'NoiseSchedule.linear': NoiseSchedule.linear,
+              'integrations.export.to_onnx': export.to_onnx, 'integrations.spandrel.install': spandrel.install,
+              'integrations.spandrel.save': spandrel.save}
     return {name: [argument for argument in inspect.signature(function).parameters if argument != 'self']
             for name, function in called.items()}
 
