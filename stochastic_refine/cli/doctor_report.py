@@ -27,7 +27,8 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 PACKAGES = {'torch': 'torch', 'torchvision': 'torchvision', 'numpy': 'numpy', 'scipy': 'scipy', 'cv2': 'opencv-python',
             'PIL': 'pillow', 'skimage': 'scikit-image', 'safetensors': 'safetensors', 'basicsr': 'basicsr', 'lmdb': 'lmdb',
             'mmengine': 'mmengine', 'lpips': 'lpips', 'stlpips_pytorch': 'stlpips-pytorch', 'pyiqa': 'pyiqa',
-            'torch_fidelity': 'torch-fidelity', 'spandrel': 'spandrel', 'gdown': 'gdown'}
+            'torch_fidelity': 'torch-fidelity', 'spandrel': 'spandrel', 'onnx': 'onnx', 'onnxscript': 'onnxscript',
+            'huggingface_hub': 'huggingface_hub', 'gdown': 'gdown'}
 
 #: Feature, the modules of which any one will do, and what to know about them.
 FEATURES = (
@@ -39,7 +40,9 @@ FEATURES = (
     ('FID, KID', ('torch_fidelity', ), ''),
     ('LMDB data sets', ('lmdb', ), ''),
     ('GFLOPs, OpenMMLab', ('mmengine', ), ''),
-    ('more networks', ('spandrel', ), ''),
+    ('more networks, ComfyUI', ('spandrel', ), ''),
+    ('ONNX files', ('onnxscript', ), ''),
+    ('Hugging Face hub', ('huggingface_hub', ), ''),
     ('weights on Google Drive', ('gdown', ), ''),
 )
 
