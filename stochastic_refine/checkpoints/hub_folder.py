@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, words_of
-from ..files import make_folder, write_json
+from ..files import write_json
 from .files import Checkpoint, read_checkpoint, save_safetensors
 
 CONFIG, WEIGHTS = 'config.json', 'model.safetensors'
@@ -26,7 +26,7 @@ def is_hub_folder(path: Path) -> bool:
 
 
 def write_hub_folder(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint whose metadata know the network.
+    """Write a checkpoint whose metadata know the network into a folder that exists.
 
     The hub's tools sort a file's keys, and the first operating point is the default: so points are a list of pairs there.
     """
@@ -34,7 +34,6 @@ def write_hub_folder(folder: Path, checkpoint: Checkpoint) -> None:
     beside = {key: metadata[key] for key in _BESIDE if key in metadata}
     if 'operating_points' in beside:
         beside['operating_points'] = [list(pair) for pair in beside['operating_points'].items()]
-    make_folder(folder)
     save_safetensors(folder / WEIGHTS, checkpoint.params, {})
     write_json(folder / CONFIG, {**metadata['network'], **beside}, indent=2)
 

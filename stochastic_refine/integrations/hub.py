@@ -14,6 +14,7 @@ from ..checkpoints import Checkpoint
 from ..checkpoints.hub_folder import fetch_hub_folder, is_hub_folder, read_hub_folder, write_hub_folder
 from ..checkpoints.weights_folder import find_weights
 from ..errors import InputError
+from ..files import make_folder
 from ..inference.operating_point import OperatingPoint, default_point
 from ..inference.weights import network_of
 
@@ -80,6 +81,8 @@ class HubPredictRefineNet(PredictRefineNet, PyTorchModelHubMixin, library_name='
     def save_pretrained(self, save_directory: str | Path, *, model_card_kwargs: dict[str, Any] | None = None,
                         **options: Any) -> str | None:
         """As the mixin's: weights, ``config.json`` and a card, which is not written over where there is one."""
+        self._network()  # refuses before the mixin removes an older config.json
+        make_folder(save_directory)
         told = {'name': Path(save_directory).name, **(model_card_kwargs or {})}
         return super().save_pretrained(save_directory, model_card_kwargs=told, **options)
 
@@ -88,13 +91,15 @@ class HubPredictRefineNet(PredictRefineNet, PyTorchModelHubMixin, library_name='
         return super().push_to_hub(repo_id, model_card_kwargs={**(model_card_kwargs or {}), 'name': repo_id}, **options)
 
     def _save_pretrained(self, save_directory: Path) -> None:
+        write_hub_folder(save_directory, Checkpoint(self.state_dict(), {**self.metadata, 'network': self._network()}))
+
+    def _network(self) -> dict[str, Any]:
+        """The options of this network, with what weights told of its parts and without their paths."""
         if 'predictor' not in self._hub_mixin_config:
             raise InputError(f'The predictor, {type(self.predictor).__name__}, was given as a network, which no config.json '
                              'can tell; give its options ({type: ...}), after stochastic_refine.archs.build.arch listed it.')
         arguments = {key: value for key, value in self._hub_mixin_config.items() if value is not None or key == 'predictor'}
-        network = without_pretrained(complete_options(arguments))  # what weights told has to be told without them
-        write_hub_folder(save_directory, Checkpoint(self.state_dict(), {
-            **self.metadata, 'network': {'type': PredictRefineNet.__name__, **network}}))
+        return {'type': PredictRefineNet.__name__, **without_pretrained(complete_options(arguments))}
 
     def generate_model_card(self, name: str = 'FOLDER', **_: Any) -> ModelCard:
         """A card of what is known: the checkpoint's own words if it has some, else its network and operating points."""
