@@ -62,9 +62,12 @@ def _names_objects(path: Path) -> bool:
     PyTorch's error does not tell: some versions say the same of a file that is cut short.
     """
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            pickles = [io.BytesIO(archive.read(name)) for name in archive.namelist() if name.endswith('data.pkl')]
-            return any(_names_more(each, each.getbuffer().nbytes) for each in pickles)
+        try:
+            with zipfile.ZipFile(path) as archive:
+                pickles = [io.BytesIO(archive.read(name)) for name in archive.namelist() if name.endswith('data.pkl')]
+        except Exception:  # a damaged archive, at whichever of its records
+            return False
+        return any(_names_more(each, each.getbuffer().nbytes) for each in pickles)
     with path.open('rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         return _names_more(content, len(content))
 

@@ -144,10 +144,12 @@ def misplaced_keys(opt: Mapping[str, Any]) -> list[str]:
 def unused_keys(opt: Mapping[str, Any]) -> list[str]:
     """Keys of checked options that mean nothing to a model of this package, each as a sentence; others have their own keys."""
     from basicsr.utils import registry
-    if not hasattr(registry.MODEL_REGISTRY.get(opt['model_type']), 'check_options'):
+    model = registry.MODEL_REGISTRY.get(opt['model_type'])
+    if not hasattr(model, 'check_options'):
         return []
+    losses = {f'{name}_opt' for name in model.losses_of(opt)} if hasattr(model, 'losses_of') else set()
     val = VALIDATION_KEYS | {field.name for field in dataclasses.fields(OperatingPoint)}
-    found = [(where, key) for where, known in (('train', TRAIN_KEYS), ('val', val)) for key in opt.get(where) or {}
+    found = [(where, key) for where, known in (('train', TRAIN_KEYS | losses), ('val', val)) for key in opt.get(where) or {}
              if key not in known]
     found += [(f'datasets: {name}', key) for name, dataset in opt['datasets'].items() for key in unused_dataset_keys(dataset)]
     return [f'{where}: {key} has no meaning here and no effect.' for where, key in found]
