@@ -11,7 +11,7 @@ the network was trained on, since its instance norm takes statistics over all th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
