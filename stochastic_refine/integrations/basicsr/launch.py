@@ -59,6 +59,10 @@ def _leave_the_others() -> None:
     import torch.distributed as dist
     if dist.is_available() and dist.is_initialized():
         dist.barrier()
+        if 'TORCHELASTIC_RUN_ID' in os.environ:  # torchrun's child, with nothing left to do: no thread outlives this
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)
         dist.destroy_process_group()
 
 
