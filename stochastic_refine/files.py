@@ -13,6 +13,8 @@ from typing import Any
 
 from .errors import InputError
 
+_SEAL = '# sha256 of the lines below, so that no file that you changed is removed: '
+
 
 def write_atomically(path: str | Path, write: Callable[[str], object]) -> None:
     """Write ``path`` through a temporary file beside it, so that it is never half-written and the old one never lost.
@@ -59,6 +61,21 @@ def write_json(path: str | Path, content: Any, indent: int | None = 1) -> None:
 def to_json(content: Any, indent: int | None = 1) -> str:
     """Strict JSON of :func:`jsonable` values, with a newline at its end."""
     return json.dumps(jsonable(content), indent=indent, ensure_ascii=False, allow_nan=False) + '\n'
+
+
+def sealed(opening: str, body: str) -> str:
+    """A text file of ours for a place of others: the line ``opening``, a seal of what follows, and ``body``."""
+    return f'{opening}\n{_SEAL}{_text_hash(body)}\n{body}'
+
+
+def is_sealed(text: str) -> bool:
+    """Whether :func:`sealed` made a text, in this version or another, and nobody changed it since: its seal still fits."""
+    _, seal, body = (text + '\n\n').split('\n', 2)
+    return seal == _SEAL + _text_hash(body[:-2])
+
+
+def _text_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def jsonable(value: Any) -> Any:

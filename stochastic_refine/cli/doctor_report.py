@@ -5,7 +5,6 @@ Nothing that may be broken is imported in this process: packages are tried, and 
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata as metadata
 import importlib.util
 import json
@@ -18,6 +17,7 @@ from pathlib import Path
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
+from ..files import sha256_of
 from .doctor_child import ask_hardware, import_errors, in_child, one_line
 
 Rows = list[tuple[str, ...]]
@@ -201,8 +201,7 @@ def _weights() -> Rows:
 def _weight_facts(file: Path) -> tuple[str, str]:
     """(size, start of the sha256 or why the file cannot be used)."""
     try:
-        with file.open('rb') as stream:
-            digest = hashlib.file_digest(stream, 'sha256').hexdigest()
+        digest = sha256_of(file)
         size = file.stat().st_size
         if file.suffix == '.safetensors':  # its header: 8 bytes of length, then JSON
             with file.open('rb') as stream:

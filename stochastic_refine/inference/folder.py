@@ -19,7 +19,7 @@ from ..archs.sampling import SamplingNetwork
 from ..checkpoints.weights_folder import available_weights
 from ..data.image_files import count_in_words
 from ..errors import InputError
-from ..files import make_folder, write_atomically
+from ..files import make_folder, write_text
 from ..processes import my_share, rank, run_parallel, wait_for_all, world_size
 from ..values import nearest
 from .choice import BUNDLED_WEIGHTS, Choice, choose, photo_size
@@ -112,7 +112,7 @@ def restore_photos(inputs: Sequence[str],
     for folder in dict.fromkeys(target.parent for target in targets.values()):
         make_folder(folder)
     if chosen and note and rank() == 0:
-        write_atomically(note, lambda temporary: Path(temporary).write_text(chosen.name, encoding='utf-8'))
+        write_text(note, chosen.name)
 
     jobs = [_Job(photo, target, tuple(save), loading, tuple(settings.items())) for photo, target in targets.items()
             if overwrite or not all(file.exists() for file in _files(target, save, point.num_samples))]

@@ -6,18 +6,16 @@ this package's modules imported; otherwise its names end in "No object named ...
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import re
 from pathlib import Path
 
 from ...errors import InputError
-from ...files import write_atomically
+from ...files import is_sealed, sealed, write_text
 
 #: The model classes that older forks have, in ``models/image_restoration_model.py``.
 HOST_MODELS = ('ImageRestorationModel', 'ImageCleanModel')
 _OPENING = '# Put here by `stochastic-refine install-into`. To remove it: stochastic-refine install-into THIS_CLONE --uninstall'
-_SEAL = '# sha256 of the lines below, so that no file that you changed is removed: '
 
 _WHEN_MISSING = '''
 except ModuleNotFoundError as error:
@@ -115,7 +113,7 @@ def _put(root: Path) -> str:
     fresh = [root / name for name in new if not (root / name).exists()]
     try:
         for name, content in new.items():
-            write_atomically(root / name, lambda temporary, content=content: Path(temporary).write_bytes(content.encode()))
+            write_text(root / name, content)
     except InputError:
         for target in fresh:  # all or nothing
             target.unlink(missing_ok=True)
@@ -227,7 +225,7 @@ def _import_notes(root: Path) -> list[str]:
 
 
 def _sealed(body: str) -> str:
-    return f'{_OPENING}\n{_SEAL}{hashlib.sha256(body.encode()).hexdigest()}\n{body}'
+    return sealed(_OPENING, body)
 
 
 def _is_marked(file: Path) -> bool:
@@ -236,9 +234,8 @@ def _is_marked(file: Path) -> bool:
 
 
 def _is_ours(file: Path) -> bool:
-    """Whether this or another version of the package wrote the file and nobody changed it since: its seal still fits."""
-    _, seal, body = (_text(file) + '\n\n').split('\n', 2)
-    return seal == _SEAL + hashlib.sha256(body[:-2].encode()).hexdigest()
+    """Whether this or another version of the package wrote the file and nobody changed it since."""
+    return is_sealed(_text(file))
 
 
 def _text(file: Path) -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from ...errors import InputError
-from ...files import make_folder, write_text
+from ...files import is_sealed, make_folder, sealed, write_text
 
 _FOLDER = 'custom_nodes/stochastic_refine'
 _OPENING = '# Put here by `stochastic-refine install-into`. To remove it: stochastic-refine install-into COMFYUI --uninstall'
-_SEAL = '# sha256 of the lines below, so that no file that you changed is removed: '
 _NODES = '''"""Nodes of stochastic_refine; and nodes for upscale models can load what integrations.spandrel.save wrote."""
 import warnings
 
@@ -59,7 +57,7 @@ def install_into(root: Path, uninstall: bool = False) -> str:
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
         return f'Removed from {root}: {_FOLDER}.'
-    content = f'{_OPENING}\n{_SEAL}{_hash(_NODES)}\n{_NODES}'
+    content = sealed(_OPENING, _NODES)
     remove = f'Remove with: stochastic-refine install-into {root} --uninstall'
     if file.exists() and file.read_text(encoding='utf-8') == content:
         return f'{root} has the nodes already: {_FOLDER}.\n{remove}'
@@ -73,9 +71,4 @@ def install_into(root: Path, uninstall: bool = False) -> str:
 
 
 def _is_ours(file: Path) -> bool:
-    _, seal, body = (file.read_text(encoding='utf-8', errors='replace') + '\n\n').split('\n', 2)
-    return seal == _SEAL + _hash(body[:-2])
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    return is_sealed(file.read_text(encoding='utf-8', errors='replace'))

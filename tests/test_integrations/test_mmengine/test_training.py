@@ -112,7 +112,8 @@ def test_resumes_in_a_new_process_as_if_unbroken(tmp_path, photos):
     assert {int(state['step']) for state in broken['optimizer']['state'].values()} == {6}
     assert int(broken['ema_state_dict']['steps']) == 6
     for part in ('state_dict', 'ema_state_dict'):
-        assert all(torch.equal(value, broken[part][name]) for name, value in whole[part].items())
+        # another process may sum in another order; a step of the optimizer is a hundred times this tolerance
+        assert all(torch.allclose(value, broken[part][name], atol=1e-5) for name, value in whole[part].items())
     deblurrer = Deblurrer.from_pretrained(tmp_path / 'broken' / 'iter_6.pth')
     assert deblurrer(photos / 'coffee.png').samples.shape[0] == 1  # at the first of its operating points
 
