@@ -22,7 +22,7 @@ def test_bundled_weights_are_small_and_complete() -> None:
     path = find_weights('small')
     assert path.stat().st_size <= 16 * 2**20
     net, points, metadata = load_network(path)
-    assert list(points) == ['vivid', 'faithful', 'fast'] and points['faithful'].average and points['fast'].steps == 9
+    assert list(points) == ['default', 'vivid', 'faithful', 'fast'] and points['faithful'].average and points['fast'].steps == 9
     path_of_knob = tradeoff_path(metadata, 'small')
     assert path_of_knob[0].average and path_of_knob[-1].num_samples == 1
     assert all(parameter.isfinite().all() for parameter in net.parameters())

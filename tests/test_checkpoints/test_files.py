@@ -112,7 +112,7 @@ ZIP, LEGACY = saved({'params': WEIGHTS}), saved({'params': WEIGHTS}, _use_new_zi
     ('objects.pth', saved(collections.Counter(a=object)), 'holds Python objects'),
     ('text.safetensors', b'hello world', 'damaged or no safetensors file'),
     ('empty.safetensors', b'', 'damaged or no safetensors file'),
-], ids=str)
+], ids=lambda value: value if isinstance(value, str) else 'bytes')
 def test_unusable_files_are_named(tmp_path, name, content, words):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=words) as caught:

@@ -142,6 +142,7 @@ def test_network_is_restored_as_the_deblurrer_does(run, pair_checkpoint: Path, p
 
 
 def test_costs_and_settings_stand_beside_the_scores(run, pair_checkpoint: Path, tmp_path: Path) -> None:
+    pytest.importorskip('mmengine')  # counts the operations
     table = run(f'ours={pair_checkpoint}', metrics=('psnr', ))
     params = [sum(p.numel() for p in build_arch(PAIR[part]).parameters()) / 1e6 for part in ('predictor', 'denoiser')]
     assert score(table, 'ours (initial)', 'params').mean == pytest.approx(params[0])
@@ -318,6 +319,7 @@ def test_unavailable_metric_is_left_out_with_one_line(run, pairs, monkeypatch, c
 
 def test_fid_and_kid_compare_patches(tmp_path, monkeypatch) -> None:
     """Features stand in for Inception's; what is tested is which patches are compared, and the notes."""
+    pytest.importorskip('torch_fidelity')
     rng = np.random.default_rng(0)
     for side in ('gt', 'x'):
         (tmp_path / side).mkdir()

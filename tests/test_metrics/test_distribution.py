@@ -21,6 +21,8 @@ from stochastic_refine.metrics.distribution import (
     patches,
 )
 
+pytest.importorskip('torch_fidelity')
+
 
 def diagonal(mean, deviations):
     """Features with exactly this mean, and a sample covariance with these standard deviations and no correlations."""

@@ -14,6 +14,8 @@ import torch
 from stochastic_refine.errors import InputError, MetricUnavailable
 from stochastic_refine.metrics import lpips as metric
 
+pytest.importorskip('lpips')
+
 
 @pytest.fixture(autouse=True)
 def hub(monkeypatch, tmp_path):

@@ -20,6 +20,8 @@ from stochastic_refine.studies.inputs import study_images
 
 OPTIONS = Path(__file__).resolve().parents[2] / 'options' / 'baselines' / 'train_gopro_regression.yml'
 
+pytest.importorskip('matplotlib', reason='studies draw figures')
+
 
 def test_rows_are_those_of_table_4():
     published = published_table('predictor_ablation')['rows']

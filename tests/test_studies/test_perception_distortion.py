@@ -18,6 +18,8 @@ SYSTEMS = {'Ground Truth': (0, math.inf, False), 'input': (0.3, 25, False), 'viv
            'faithful': (0.2, 29, False), 'worse': (0.25, 28, False), 'no score': (math.nan, 30, False),
            'HINet': (0.12, 30.33, True)}
 
+pytest.importorskip('matplotlib', reason='studies draw figures')
+
 
 @pytest.fixture
 def table(tmp_path):

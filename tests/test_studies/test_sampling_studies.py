@@ -29,6 +29,8 @@ CPU = torch.device('cpu')
 PAIR = {'type': 'PredictRefineNet', 'predictor': unet(global_skip=True),
         'denoiser': unet(in_channels=6, noise_conditioned=True)}
 
+pytest.importorskip('matplotlib', reason='studies draw figures')
+
 
 def save(path: Path, network: dict) -> Path:
     torch.manual_seed(0)

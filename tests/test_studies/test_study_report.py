@@ -17,6 +17,8 @@ from stochastic_refine.settings.options_file import read_options_file
 from stochastic_refine.studies.inputs import each_image, means_of
 from stochastic_refine.studies.report import StudyReport, check_matplotlib, save_figure
 
+pytest.importorskip('matplotlib', reason='studies draw figures')
+
 
 def test_rows_with_different_columns_and_missing_values(tmp_path):
     rows = [{'part': 'a', 'n': 1}, {'part': 'b', 'score': float('nan'), 'n': np.int64(2)}]
