@@ -316,6 +316,13 @@ def test_cut_files_are_refused(tmp_path, suffix, kept):
         read_photo(cut)
 
 
+def test_png_without_its_end_is_refused_though_every_pixel_is_there(tmp_path):
+    path = tmp_path / 'photo.png'
+    Image.fromarray(noise(64, 64, 3, 8)).save(path)
+    with pytest.raises(InputError, match='cut short'):
+        read_photo(save(path, path.read_bytes()[:-17]))  # the end mark, a checksum and a byte of another
+
+
 @pytest.mark.parametrize('suffix', ['.jpg', '.webp', '.png'])
 def test_unfinished_downloads_are_refused(tmp_path, suffix):
     """Of full length, but with zeros where nothing arrived: decoders return grey without a word."""

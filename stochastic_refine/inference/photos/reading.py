@@ -96,6 +96,8 @@ def _from_pillow(image: Image.Image, name: str, path: Path | None = None) -> Pho
     if path is not None and image.format == 'PNG':
         with path.open('rb') as file:
             depth, colour_type = file.read(26)[24:]  # of the IHDR chunk, always the first
+        with Image.open(path, formats=('PNG', )) as whole:
+            whole.verify()  # what follows the pixels may be missing although all of them can be decoded
     if (image.mode not in _GREY_MODES + _COLOUR_MODES or depth not in (1, 2, 4, 8, 16)
             or (image.mode == 'I' and image.format != 'PNG')):
         raise InputError(f'{name} has samples of a kind that cannot be read (mode {image.mode}, {depth} bit); '
