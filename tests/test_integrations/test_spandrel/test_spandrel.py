@@ -28,6 +28,8 @@ NETWORKS: dict[str, dict[str, Any]] = {
     'MAXIM': {'type': 'MAXIM', 'features': 4, 'num_stages': 1},
     'HINet': HINET,
     'MIMOUNet': {'type': 'MIMOUNet', 'num_res': 1, 'base_channel': 8},
+    'DBGAN': {'type': 'DBGAN', 'nf': 4, 'nb': 1, 'gc': 2},
+    'DeblurGANv2': {'type': 'DeblurGANv2', 'backbone': 'mobilenet'},
     'NAFNet, which spandrel knows': NAFNET,
 }
 POINTS = {'mean': {'steps': 2, 'final_variance': 0.5, 'num_samples': 2, 'average': True, 'clamp': True},
