@@ -49,6 +49,8 @@ setup(
         'latent': ['diffusers>=0.36', 'transformers>=5.0'],
         # published weights on Google Drive
         'drive': ['gdown>=5.0'],
+        # the page; gradio holds Pillow below 13, so nothing else asks for it
+        'app': ['gradio>=6.0'],
         'demo': ['scikit-image>=0.22'],
         'preference': ['choix>=0.3.5', 'scipy>=1.11'],
         'figures': ['matplotlib>=3.8', 'scipy>=1.11'],

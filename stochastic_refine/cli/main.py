@@ -1,4 +1,4 @@
-"""The command line: ``stochastic-refine restore|weights|train|test|evaluate|sweep|report|study|prepare|export|
+"""The command line: ``stochastic-refine restore|weights|train|test|evaluate|sweep|report|study|prepare|export|app|
 install-into|list|doctor``."""
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import sys
 
 from .. import __version__
 from ..errors import InputError, print_in_any_encoding, refusal_of
+from .app import add_app
 from .doctor import add_doctor
 from .evaluate import add_evaluate
 from .export import add_export
@@ -22,7 +23,7 @@ from .sweep import add_sweep
 from .weights import add_weights
 
 #: In the order of the help; each adds its parser, and imports what it needs only when it runs.
-_COMMANDS = (add_restore, add_weights, add_evaluate, add_sweep, add_report, add_study, add_prepare, add_export,
+_COMMANDS = (add_restore, add_weights, add_evaluate, add_sweep, add_report, add_study, add_prepare, add_export, add_app,
              add_install_into, add_list, add_doctor)
 
 
