@@ -1,8 +1,12 @@
-"""``stochastic-refine restore``: photos in, sharp photos out."""
+"""``stochastic-refine restore``: photos and videos in, sharp ones out."""
 
 from __future__ import annotations
 
 import argparse
+import glob
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from ..errors import InputError
 from .arguments import Commands, add_machine, check_at_least
@@ -10,11 +14,13 @@ from .arguments import Commands, add_machine, check_at_least
 
 def add_restore(commands: Commands) -> None:
     parser = commands.add_parser(
-        'restore', help='restore blurred photos',
-        description='Restore blurred photos. Photos that are there already are skipped, so a stopped run can be repeated. '
-        'Under torchrun the processes share the photos.')
-    parser.add_argument('inputs', nargs='+', help='photos, folders or patterns')
-    parser.add_argument('-o', '--output', required=True, help='folder (which a / at the end says); for one photo also a file')
+        'restore', help='restore blurred photos and videos',
+        description='Restore blurred photos and videos (.mp4, .mov, .mkv). What is there already is skipped, so a stopped run '
+        'can be repeated. Under torchrun the processes share the photos.')
+    parser.add_argument('inputs', nargs='+', help='photos, folders of photos, videos or patterns')
+    parser.add_argument('-o', '--output', required=True, help='folder (which a / at the end says); for one input also a file')
+    parser.add_argument('--watch', action='store_true', help='restore the photos that come into the folder, until Ctrl-C')
+    parser.add_argument('--compare', action='store_true', help='also write a page, compare.html, with a split slider per photo')
     speed = parser.add_mutually_exclusive_group()
     speed.add_argument('-w', '--weights', help='name or file of weights (default: the best on this machine whose photo takes '
                        'at most two minutes)')
@@ -56,11 +62,54 @@ def _run(args: argparse.Namespace) -> int:
     from ..inference.folder import restore_photos
     changes = {key: getattr(args, key) for key in ('sampler', 'steps', 'final_variance', 'last_time', 'eta', 'clamp',
                                                    'guidance_scale', 'prompt', 'negative_prompt', 'start')}
-    return restore_photos(
-        args.inputs, args.output, weights=args.weights, save=args.save.split(','), overwrite=args.overwrite,
-        recursive=args.recursive, device=args.device, precision=args.precision, tile=_tile(args.tile), point=args.point,
-        samples=args.samples, average=args.average, seed=args.seed, tradeoff=args.tradeoff, workers=args.workers,
-        keep_sharp=args.keep_sharp, speed=args.speed or 'auto', **changes)
+    options: dict[str, Any] = {
+        'weights': args.weights, 'overwrite': args.overwrite, 'device': args.device, 'precision': args.precision,
+        'tile': _tile(args.tile), 'point': args.point, 'samples': args.samples, 'average': args.average, 'seed': args.seed,
+        'tradeoff': args.tradeoff, 'keep_sharp': args.keep_sharp, 'speed': args.speed or 'auto', **changes}
+    save = args.save.split(',')
+    if args.watch:
+        return _watch(args, save, options)
+    videos, inputs = _videos(args.inputs)
+    code = _restore_videos(args, videos, options) if videos else 0
+    if not inputs:
+        return code
+    written: dict[Path, Mapping[str, Sequence[Path]]] = {}
+    code = max(code, restore_photos(inputs, args.output, save=save, recursive=args.recursive, workers=args.workers,
+                                    written=written, **options))
+    if args.compare:
+        from ..processes import rank
+        from ..report.compare import write_comparison
+        if rank() == 0:
+            print(write_comparison(written, args.output, args.workers))
+    return code
+
+
+def _videos(inputs: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Inputs that are videos, with those that patterns match, and all others."""
+    from ..inference.videos import is_video
+    videos, others = [], []
+    for given in inputs:
+        files = [given] if Path(given).exists() else sorted(glob.glob(given, recursive=True)) if is_video(given) else []
+        matched = [file for file in files or [given] if is_video(file) and not Path(file).is_dir()]
+        videos += matched
+        others += [] if matched else [given]
+    return list(dict.fromkeys(videos)), others
+
+
+def _restore_videos(args: argparse.Namespace, videos: list[str], options: dict[str, Any]) -> int:
+    from ..inference.videos import restore_videos
+    for flag, given in {'--save': args.save != 'image', '--compare': args.compare, '--workers': args.workers > 1}.items():
+        if given:
+            raise InputError(f'{flag} means nothing to the video {videos[0]}; leave it out, or restore a folder of its frames.')
+    return restore_videos(videos, args.output, **options)
+
+
+def _watch(args: argparse.Namespace, save: list[str], options: dict[str, Any]) -> int:
+    from ..inference.watching import watch_folders
+    for flag, given in {'--compare': args.compare, '--workers': args.workers > 1, '--overwrite': args.overwrite}.items():
+        if given:
+            raise InputError(f'{flag} means nothing where a folder is watched; leave it out.')
+    return watch_folders(args.inputs, args.output, save=save, recursive=args.recursive, **options)
 
 
 def _tile(text: str) -> int | str | None:

@@ -57,6 +57,7 @@ def restore_photos(inputs: Sequence[str],
                    keep_sharp: bool = False,
                    speed: str = 'auto',
                    workers: int = 1,
+                   written: dict[Path, Mapping[str, Sequence[Path]]] | None = None,
                    **settings: Any) -> int:
     """Restore photos into a folder, or one photo into a file, with a progress bar.
 
@@ -76,6 +77,7 @@ def restore_photos(inputs: Sequence[str],
         recursive: Search folders with their subfolders.
         speed: ``'fast'``, ``'auto'`` or ``'best'``, where ``weights`` are not named.
         workers: Processes on this machine; several GPUs are dealt out to them.
+        written: Gets, for each photo whose results are all there at the end, their files by what they show.
         **settings: Passed to the deblurrer: ``point``, ``samples``, ``average``, ``seed``, ``steps``, ...
 
     Returns:
@@ -102,7 +104,7 @@ def restore_photos(inputs: Sequence[str],
         chosen = None if of_samples or missing is None else _choose(speed, missing, machine, note)
         weights = chosen.name if chosen else BUNDLED_WEIGHTS
     loading = (('weights', weights), *machine)
-    deblurrer = _deblurrer(loading)
+    deblurrer = loaded_deblurrer(loading)
     changes = {key: value for key, value in settings.items() if key not in ('point', 'samples')}
     point = deblurrer.operating_point(settings.get('point'), num_samples=settings.get('samples'), **changes)
     if chosen and rank() == 0:
@@ -122,7 +124,7 @@ def restore_photos(inputs: Sequence[str],
     wait_for_all()  # else one process could take another's first results for old ones, and share out what is left differently
     share = my_share(jobs)
     if workers > 1 and len(share) > 1:
-        _deblurrer.cache_clear()  # each worker has its own
+        loaded_deblurrer.cache_clear()  # each worker has its own
         faults = run_parallel(_restore, share, workers, 'Restoring', 'photo')
     else:
         faults = _restore_here(share)
@@ -132,6 +134,11 @@ def restore_photos(inputs: Sequence[str],
     if faults:
         print(f'{len(faults)} of {len(share)} photos were left out.', file=sys.stderr)
     wait_for_all()  # torchrun ends the others as soon as one process has ended with an error
+    if written is not None:
+        for photo, target in targets.items():
+            files = {what: _files(target, [what], point.num_samples) for what in save}
+            if all(file.exists() for one in files.values() for file in one):
+                written[photo] = files
     if note and rank() == 0:
         note.unlink(missing_ok=True)
     return 2 if faults else 0
@@ -153,11 +160,11 @@ def _choose(speed: str, photo: Path, machine: tuple[tuple[str, Any], ...], note:
     kept = kept if kept in available_weights() else None
     # Processes that share the work must agree, so that they time nothing.
     speed = 'best' if speed == 'auto' and world_size() > 1 else speed
-    return choose(speed, photo_size(photo), lambda name: _deblurrer((('weights', name), *machine)), kept)
+    return choose(speed, photo_size(photo), lambda name: loaded_deblurrer((('weights', name), *machine)), kept)
 
 
 @lru_cache(maxsize=1)
-def _deblurrer(loading: tuple[tuple[str, Any], ...]) -> Deblurrer:
+def loaded_deblurrer(loading: tuple[tuple[str, Any], ...]) -> Deblurrer:
     """The deblurrer, kept from photo to photo, on the GPU of this process."""
     options = dict(loading)
     return Deblurrer.from_pretrained(**{**options, 'device': str(process_device(options['device']))})
@@ -178,7 +185,7 @@ def _restore_here(jobs: Sequence[_Job]) -> list[str | None]:
 def _restore(job: _Job, on_call: Callable[[int, int], object] | None = None) -> str | None:
     """Restore a photo; None, or why it was left out. What would befall all other photos too is raised."""
     try:
-        result = _deblurrer(job.loading)(job.photo, keep_samples='samples' in job.save, on_call=on_call, **dict(job.settings))
+        result = loaded_deblurrer(job.loading)(job.photo, keep_samples='samples' in job.save, on_call=on_call, **dict(job.settings))
     except InputError as error:
         if not job.photo.parent.is_dir():
             raise InputError(f'Folder {job.photo.parent} is there no longer; when it is back, run the same command again, '

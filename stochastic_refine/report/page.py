@@ -16,12 +16,14 @@ import math
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from ..comparison.columns import UNRANKED_ROWS, Score
@@ -45,13 +47,14 @@ _OURS = re.compile(r'\d+\.js')
 
 @dataclass(frozen=True)
 class _Job:
-    """The images of one scene: files by row and seed, of which the first is the thumbnail's."""
+    """The images of one scene: files by row and seed, of which the first is the thumbnail's; read by ``read``."""
 
     number: int
     files: tuple[tuple[Path, ...], ...]
     quality: int
     max_side: int | None
     folder: Path | None
+    read: Callable[[Path], NDArray[np.uint8]] = read_rgb
 
 
 @dataclass(frozen=True)
@@ -105,22 +108,23 @@ def write_report(runs: Sequence[Path],
     output.parent.mkdir(parents=True, exist_ok=True)
     if images == 'linked':
         folder = output.with_name(f'{output.stem}_images')
-        chosen, encoded = qualities[0], _write_linked(scenes, folder, qualities[0], max_side, workers)
+        chosen, encoded = qualities[0], write_linked(scenes, folder, qualities[0], max_side, workers)
     else:
         folder = None
-        chosen, encoded = _embed(scenes, qualities, max_side, workers)
-    page = _page(evaluation, encoded, chosen, folder, title)
-    write_atomically(output, lambda temporary: _write_parts(temporary, page))
+        chosen, encoded = embed(scenes, qualities, max_side, workers)
+    title = title or f'Evaluation: {evaluation.table.title}'
+    write_page(output, _data(evaluation, encoded, chosen, folder, title), encoded)
     size = output.stat().st_size / 1e6
     beside = f' and {sum(scene.bytes for scene in encoded) / 1e6:.1f} MB in {folder}, which belongs beside it' if folder else ''
     return f'{output}: {len(encoded)} images, {len(evaluation.images)} rows with images, {size:.1f} MB{beside}.'
 
 
-def _embed(scenes: Sequence[tuple], qualities: Sequence[int], max_side: int | None, workers: int) -> tuple[int, list[_Encoded]]:
+def embed(scenes: Sequence[tuple], qualities: Sequence[int], max_side: int | None, workers: int,
+          read: Callable[[Path], NDArray[np.uint8]] = read_rgb) -> tuple[int, list[_Encoded]]:
     """Encode at the first quality whose size is within the budget, as estimated from a few scenes."""
     probes = scenes if len(scenes) <= _PROBES else [scenes[i * len(scenes) // _PROBES] for i in range(_PROBES)]
     for quality in qualities:
-        job = partial(_Job, quality=quality, max_side=max_side, folder=None)
+        job = partial(_Job, quality=quality, max_side=max_side, folder=None, read=read)
         sizes = [_encode(job(0, probe)).bytes for probe in probes]
         estimate = sum(sizes) * len(scenes) / len(probes)
         if estimate <= BUDGET:
@@ -131,7 +135,8 @@ def _embed(scenes: Sequence[tuple], qualities: Sequence[int], max_side: int | No
                      'a lower --quality or --max-side.')
 
 
-def _write_linked(scenes: Sequence[tuple], folder: Path, quality: int, max_side: int | None, workers: int) -> list[_Encoded]:
+def write_linked(scenes: Sequence[tuple], folder: Path, quality: int, max_side: int | None, workers: int,
+                 read: Callable[[Path], NDArray[np.uint8]] = read_rgb) -> list[_Encoded]:
     """Encode into ``folder``, which is replaced as a whole."""
     if folder.exists() and not (folder.is_dir() and all(_OURS.fullmatch(path.name) or path.name.lower() in SYSTEM_FILES
                                                        for path in folder.iterdir())):
@@ -141,7 +146,7 @@ def _write_linked(scenes: Sequence[tuple], folder: Path, quality: int, max_side:
     except OSError as error:
         raise InputError(f'Nothing can be written to {folder.parent} ({error.strerror}); choose another -o.') from error
     try:
-        jobs = [_Job(i, scene, quality, max_side, temporary) for i, scene in enumerate(scenes)]
+        jobs = [_Job(i, scene, quality, max_side, temporary, read) for i, scene in enumerate(scenes)]
         encoded = run_parallel(_encode, jobs, workers, 'Encoding')
         temporary.chmod(0o755)
         shutil.rmtree(folder, ignore_errors=True)
@@ -152,7 +157,7 @@ def _write_linked(scenes: Sequence[tuple], folder: Path, quality: int, max_side:
 
 
 def _encode(job: _Job) -> _Encoded:
-    pictures = [[Image.fromarray(read_rgb(path)) for path in seeds] for seeds in job.files]
+    pictures = [[Image.fromarray(job.read(path)) for path in seeds] for seeds in job.files]
     full = pictures[0][0].size
     for seeds, files in zip(pictures, job.files):
         for picture, path in zip(seeds, files):
@@ -180,17 +185,19 @@ def _webp(picture: Image.Image, quality: int) -> str:
     return base64.b64encode(buffer.getvalue()).decode('ascii')
 
 
-def _page(evaluation: Evaluation, scenes: Sequence[_Encoded], quality: int, folder: Path | None,
-          title: str | None) -> Iterator[str]:
-    """The page's text in parts: the template around the data and the blocks of images."""
-    title = title or f'Evaluation: {evaluation.table.title}'
+def write_page(output: Path, data: dict[str, Any], scenes: Sequence[_Encoded]) -> None:
+    """Write the template around the data, whose ``folder`` is that of linked images or None, and the blocks of images."""
+    write_atomically(output, lambda temporary: _write_parts(temporary, _page(data, scenes)))
+
+
+def _page(data: dict[str, Any], scenes: Sequence[_Encoded]) -> Iterator[str]:
+    """The page's text in parts."""
     template = Path(__file__).with_name('page.html').read_text(encoding='utf-8')
-    values = {'title': html.escape(title), 'data': _json(_data(evaluation, scenes, quality, folder, title)),
-              'scripts': "'self' file:" if folder else ''}
+    values = {'title': html.escape(data['title']), 'data': _json(data), 'scripts': "'self' file:" if data['folder'] else ''}
     for part in re.split(r'(\{\{\w+\}\})', template):
         name = part[2:-2] if part.startswith('{{') else None
         if name == 'scenes':
-            if not folder:
+            if not data['folder']:
                 for i, scene in enumerate(scenes):
                     yield f'<script type="text/plain" id="scene-{i}">{scene.block}</script><script>receiveBlock({i})</script>\n'
         else:
@@ -225,8 +232,15 @@ def _data(evaluation: Evaluation, scenes: Sequence[_Encoded], quality: int, fold
         'rows': [row(index, entry) for index, entry in enumerate(table.rows)],
         'cells': [{'name': cell['name'], 'scores': {key: _number(value) for key, value in cell['scores'].items()}}
                   for cell in evaluation.cells],
+        **about_scenes(evaluation.names, scenes, quality, folder),
+    }
+
+
+def about_scenes(names: Sequence[str], scenes: Sequence[_Encoded], quality: int, folder: Path | None) -> dict[str, Any]:
+    """The part of a page's data that is about its images."""
+    return {
         'scenes': [{'name': name, 'width': scene.width, 'height': scene.height, 'thumbnail': scene.thumbnail}
-                   for name, scene in zip(evaluation.names, scenes)],
+                   for name, scene in zip(names, scenes)],
         'quality': quality,
         'lossless': quality == LOSSLESS,
         'reduced': sum(scene.reduced for scene in scenes),

@@ -1,0 +1,147 @@
+"""``restore --watch``: photos that come into a folder are restored when they are whole, each once."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..files import make_folder
+from ..processes import world_size
+from .choice import BUNDLED_WEIGHTS
+from .folder import loaded_deblurrer, restore_photos
+from .photos import read_photo, search_photos
+
+#: Seconds between two looks, and those after which a photo that does not change and cannot be read is reported.
+INTERVAL, PATIENCE = 1.0, 10.0
+
+
+@dataclass
+class Arrivals:
+    """Tells which photos of folders are new and whole.
+
+    A photo is whole when its size and time of change are those of the look before and all of it can be decoded: a copy that
+    pauses half-way changes no more for a while. One that is written anew is a new photo.
+
+    Args:
+        folders: That are watched.
+        recursive: Also folders inside them.
+        results: The output folder, whose files are no photos.
+        patience: Seconds after which a photo that stays broken is reported, once.
+    """
+
+    folders: Sequence[Path]
+    recursive: bool
+    results: Path
+    patience: float = PATIENCE
+    _seen: dict[Path, tuple[tuple[int, int], float]] = field(default_factory=dict)
+    _settled: dict[Path, tuple[int, int]] = field(default_factory=dict)
+
+    def look(self) -> Iterator[tuple[Path, Path]]:
+        """Each photo that became whole since the last look, with its place below its folder.
+
+        Raises:
+            InputError: If a folder is there no longer.
+        """
+        for folder in self.folders:
+            if not folder.is_dir():
+                raise InputError(f'Folder {folder} is there no longer; when it is back, run the same command again.')
+            for photo, place in self._photos(folder):
+                try:
+                    status = photo.stat()
+                except OSError:  # renamed or removed since
+                    continue
+                state, now = (status.st_size, status.st_mtime_ns), time.monotonic()
+                before = self._seen.get(photo)
+                if before is None or before[0] != state:
+                    self._seen[photo] = state, now
+                elif self._settled.get(photo) != state and self._whole(photo, now - before[1]):
+                    self._settled[photo] = state
+                    yield photo, place
+
+    def _photos(self, folder: Path) -> Iterator[tuple[Path, Path]]:
+        try:
+            yield from search_photos([str(folder)], self.recursive, self.results).places.items()
+        except InputError:  # none yet
+            return
+
+    def _whole(self, photo: Path, waited: float) -> bool:
+        try:
+            read_photo(photo)
+        except InputError as error:
+            if waited >= self.patience and photo.exists():
+                self._settled[photo] = self._seen[photo][0]  # until it changes
+                print(f'Error: {error}', file=sys.stderr)
+            return False
+        return True
+
+
+def watch_folders(inputs: Sequence[str],
+                  output: str | Path,
+                  save: Sequence[str] = ('image', ),
+                  recursive: bool = False,
+                  interval: float = INTERVAL,
+                  **options: Any) -> int:
+    """Restore the photos of folders as :func:`~stochastic_refine.inference.folder.restore_photos` does, and those that come, until
+    Ctrl-C.
+
+    Photos whose results are there are skipped; one that is written anew while it is watched is restored anew.
+
+    Args:
+        inputs: Folders.
+        output: Another folder; it may lie inside.
+        save, recursive: See ``restore_photos``, as ``options``.
+        interval: Seconds between two looks.
+
+    Returns:
+        Exit code 0, after Ctrl-C.
+
+    Raises:
+        InputError: Before anything is waited for, if inputs, output, weights or settings cannot be used; later, if nothing more
+            can be written or a folder has vanished.
+    """
+    if world_size() > 1:
+        raise InputError('A folder is watched by one process; start it without torchrun.')
+    folders, output = [Path(given) for given in inputs], Path(output)
+    for folder in folders:
+        if not folder.is_dir():
+            raise InputError(f'{folder} is no folder that could be watched; name a folder that is there.')
+        if output.resolve() == folder.resolve():
+            raise InputError(f'{output} is the watched folder itself; choose another output folder, which may lie inside it.')
+    _check(options)
+    make_folder(output)
+    arrivals, done = Arrivals(folders, recursive, output), dict[Path, int]()
+    print(f'Watching {", ".join(map(str, folders))} for new photos; Ctrl-C ends it.', flush=True)
+    try:
+        while True:
+            for photo, place in arrivals.look():
+                again = photo in done
+                into = output / place.parent
+                try:
+                    code = restore_photos([str(photo)], f'{into}/', save=save, **{**options, 'overwrite': again})
+                except InputError as error:
+                    if isinstance(error.__cause__, OSError):  # no space, no permission
+                        raise
+                    if photo.exists():  # else it went while it was restored
+                        print(f'Error: {error}', file=sys.stderr)
+                    code = 2
+                done[photo] = code
+            time.sleep(interval)
+    except KeyboardInterrupt:
+        restored = sum(code == 0 for code in done.values())
+        print(f'\nWatched until Ctrl-C: {restored} photo{"" if restored == 1 else "s"} restored or there already, '
+              f'{len(done) - restored} left out.')
+        return 0
+
+
+def _check(options: dict[str, Any]) -> None:
+    """Raise an InputError if weights or settings cannot be used, before the first photo comes."""
+    loading = {key: options[key] for key in ('device', 'precision', 'tile', 'keep_sharp') if key in options}
+    deblurrer = loaded_deblurrer((('weights', options.get('weights') or BUNDLED_WEIGHTS), *loading.items()))
+    settings = {key: value for key, value in options.items()
+                if key not in (*loading, 'weights', 'overwrite', 'speed', 'point', 'samples')}
+    deblurrer.operating_point(options.get('point'), num_samples=options.get('samples'), **settings)
