@@ -60,7 +60,7 @@ class Machine:
         _, deblurrer = self.load(weights)
         if not isinstance(deblurrer.net, SamplingNetwork):
             return {}
-        return {name: f'{name}: {point.words}' for name, point in deblurrer.points.items()}
+        return {name: point.words for name, point in deblurrer.points.items()}
 
     def has_path(self, weights: str) -> bool:
         """Whether the weights hold the path of ``restore --tradeoff``."""

@@ -13,9 +13,10 @@ import gradio as gr
 
 from ...errors import InputError, words_of
 from ...inference.getting import get_weights
+from .knob import PATH, Settings
 from .machine import Machine
 from .pictures import SAMPLE_SIDE, png, shown_size, with_doubt
-from .session import PATH, Session, Settings, View
+from .session import Session, View
 
 _HEAD = """# Sharp photos from blurred ones
 Drop photos, press *Restore*, then turn the knob: **faithful** is what the model is sure of, **vivid** is one plausible photo. A
@@ -70,12 +71,14 @@ class Page:
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
                 self.photos = gr.File(label='Photos', file_count='multiple', height=140, elem_id='photos')
-                self.restore = gr.Button('Restore', variant='primary', elem_id='restore')
-                self.stop = gr.Button('Stop', variant='stop', elem_id='stop')
-                self.status = gr.Textbox(label='Status', interactive=False, lines=2, max_lines=8, elem_id='status')
+                with gr.Row():
+                    self.restore = gr.Button('Restore', variant='primary', scale=2, min_width=120, elem_id='restore')
+                    self.stop = gr.Button('Stop', min_width=80, elem_id='stop')
+                self.status = gr.Textbox(label='Status', interactive=False, lines=3, max_lines=10, elem_id='status')
                 self.weights = gr.Dropdown(self._weights(), value=weights, label='Weights', elem_id='weights')
                 self.get = gr.Button('Get', visible=False, elem_id='get')
-                self.point = gr.Dropdown(points, value=points[0][1], label='Operating point', elem_id='point')
+                self.point = gr.Dropdown(points, value=points[0][1], label='Operating point', interactive=len(points) > 1,
+                                         info=self._words(weights, points[0][1]), elem_id='point')
                 self.samples = gr.Slider(1, 16, value=first.num_samples, step=1, label='Samples', elem_id='samples')
                 self.seed = gr.Number(0, precision=0, minimum=0, label='Seed of the first sample', elem_id='seed')
             with gr.Column(scale=3):
@@ -99,7 +102,7 @@ class Page:
     def _wire(self) -> None:
         settings = [self.weights, self.point, self.samples, self.seed, self.knob]
         looking = [self.shown, *settings, self.doubt, self.chosen]
-        seen = [self.status, self.slider, self.caption]
+        seen = [self.slider, self.caption]
         all_seen = [*seen, self.gallery, self.chosen]
 
         def on(event: Callable[..., Any], handler: Callable[..., Any], inputs: Any = None, outputs: Any = None,
@@ -108,15 +111,14 @@ class Page:
 
         on(self.blocks.load, self._arrive, None, [self.weights])
         self.blocks.unload(self.visitors.forget)
-        on(self.photos.change, self._drop, [self.photos, *looking], [self.shown, self.files, *all_seen], **_LOOKING)
-        on(self.weights.input, self._choose_weights, [self.weights],
-           [self.status, self.get, self.restore, self.point, self.samples, self.knob]).then(
-               self._in_words(self._look_at_all), looking, all_seen, api_visibility='private', **_LOOKING)
-        on(self.get.click, self._get, [self.weights],
-           [self.status, self.get, self.restore, self.weights, self.point, self.samples, self.knob],
+        on(self.photos.change, self._drop, [self.photos, *looking], [self.status, self.shown, self.files, *all_seen],
+           **_LOOKING)
+        # What is seen comes along with what changes: asked for after it, the browser might still send the values before
+        seeing, points = [self.shown, self.seed, self.doubt], [self.status, self.point, self.samples, self.knob, *all_seen]
+        on(self.weights.input, self._choose_weights, [self.weights, *seeing], [self.get, self.restore, *points], **_LOOKING)
+        on(self.get.click, self._get, [self.weights, *seeing], [self.weights, self.get, self.restore, *points],
            concurrency_id='get', concurrency_limit=1, show_progress_on=self.status)
-        on(self.point.input, self._choose_point, [self.weights, self.point], [self.status, self.samples, self.knob]).then(
-            self._in_words(self._look_at_all), looking, all_seen, api_visibility='private', **_LOOKING)
+        on(self.point.input, self._choose_point, [self.weights, self.point, *seeing], points, **_LOOKING)
         for component in (self.knob, self.doubt):
             on(component.change, self._look, looking, seen, trigger_mode='always_last', **_LOOKING)
         for component in (self.samples, self.seed, self.shown):
@@ -132,13 +134,14 @@ class Page:
            concurrency_id='look', show_progress_on=self.files)
 
     def _in_words(self, handler: Callable[..., Any]) -> Callable[..., Any]:
-        """Show an InputError as the sentence that it is; the page stays as it was."""
+        """Show an InputError as the sentence that it is, where such a handler tells what it did; the page stays as it was."""
+        where = self.caption if handler in (self._look, self._look_at_all) else self.status
         @wraps(handler)
         def handled(*args: Any) -> Any:
             try:
                 return handler(*args)
             except InputError as error:
-                return {self.status: str(error)}
+                return {where: str(error)}
         return handled
 
     # ------------------------------------------------------------------------------------------------------ handlers
@@ -147,7 +150,7 @@ class Page:
         """Weights may have come or gone since the page was made."""
         return {self.weights: gr.update(choices=self._weights())}
 
-    def _drop(self, paths: list[str] | None, name: str | None, weights: str, point: str, samples: int, seed: int | None,
+    def _drop(self, paths: list[str] | None, name: str | None, weights: str, point: str, samples: int | None, seed: int | None,
               knob: float, doubt: float, chosen: int, request: gr.Request) -> dict[Any, Any]:
         session = self.visitors.of(request)
         said = session.set_photos(paths or [])
@@ -155,36 +158,44 @@ class Page:
         dropped = {self.shown: gr.update(choices=session.names, value=name, visible=len(session.names) > 1),
                    self.files: gr.update(value=None, visible=False),
                    self.status: ' '.join(said)}
-        return {**self._look_at_all(name, weights, point, samples, seed, knob, doubt, chosen, request), **dropped}
+        look = self._in_words(self._look_at_all)  # the photos are there, whatever is wrong with the settings
+        return {**look(name, weights, point, samples, seed, knob, doubt, chosen, request), **dropped}
 
-    def _choose_weights(self, weights: str) -> dict[Any, Any]:
+    def _choose_weights(self, weights: str, name: str | None, seed: int | None, doubt: float,
+                        request: gr.Request) -> dict[Any, Any]:
         if not self.machine.is_here(weights):
             return {self.status: f'{weights} is not on this machine yet; get it first.',
                     self.get: gr.update(value=f'Get {weights}', visible=True), self.restore: gr.update(interactive=False)}
         points = self._points(weights)
-        changed = {self.get: gr.update(visible=False), self.restore: gr.update(interactive=True), self.status: '',
-                   self.point: gr.update(choices=points, value=points[0][1], interactive=len(points) > 1)}
-        return {**changed, **self._choose_point(weights, points[0][1])}
+        return {**self._choose_point(weights, points[0][1], name, seed, doubt, request),
+                self.point: gr.update(choices=points, value=points[0][1], interactive=len(points) > 1,
+                                      info=self._words(weights, points[0][1])),
+                self.get: gr.update(visible=False), self.restore: gr.update(interactive=True), self.status: ''}
 
-    def _get(self, weights: str) -> dict[Any, Any]:
+    def _get(self, weights: str, name: str | None, seed: int | None, doubt: float, request: gr.Request) -> dict[Any, Any]:
         _, _, said = get_weights(weights)
-        return {self.weights: gr.update(choices=self._weights()), **self._choose_weights(weights),
+        return {**self._choose_weights(weights, name, seed, doubt, request),
+                self.weights: gr.update(choices=self._weights(), value=weights),
                 self.status: ' '.join(f'{words}.' for words in said)}
 
-    def _choose_point(self, weights: str, name: str) -> dict[Any, Any]:
-        """Number of samples and knob as the point has them."""
-        chooses = bool(self.machine.points(weights))
-        if name == PATH or not chooses:
-            return {self.samples: gr.update(interactive=False), self.knob: gr.update(value=0, interactive=chooses)}
-        point = self.machine.load(weights)[1].operating_point(name)
-        return {self.samples: gr.update(value=point.num_samples, interactive=True),
-                self.knob: gr.update(value=0 if point.average else 1, interactive=True)}
+    def _choose_point(self, weights: str, point: str, name: str | None, seed: int | None, doubt: float,
+                      request: gr.Request) -> dict[Any, Any]:
+        """Number of samples and knob as the point has them, and what is seen there."""
+        named, samples, knob = bool(point) and point != PATH, None, 0
+        if named:
+            chosen = self.machine.load(weights)[1].operating_point(point)
+            samples, knob = chosen.num_samples, 0 if chosen.average else 1
+        look = self._in_words(self._look_at_all)
+        return {**look(name, weights, point, samples, seed, knob, doubt, 0, request),
+                self.point: gr.update(info=self._words(weights, point)), self.chosen: 0, self.status: '',
+                self.samples: gr.update(value=samples, interactive=True) if named else gr.update(interactive=False),
+                self.knob: gr.update(value=knob, interactive=bool(point))}
 
     def _choose_sample(self, event: gr.SelectData) -> dict[Any, Any]:
         return {self.chosen: event.index}
 
-    def _look(self, name: str | None, weights: str, point: str, samples: int, seed: int | None, knob: float, doubt: float,
-              chosen: int, request: gr.Request) -> dict[Any, Any]:
+    def _look(self, name: str | None, weights: str, point: str, samples: int | None, seed: int | None, knob: float,
+              doubt: float, chosen: int, request: gr.Request) -> dict[Any, Any]:
         """The picture at the knob's position, from the samples that are there."""
         session = self.visitors.of(request)
         if name not in session.names:
@@ -202,7 +213,7 @@ class Page:
         after = before if image is None else png(image, view.photo, size)
         return {self.slider: (session.shown('before', before), session.shown('after', after)), self.caption: words}
 
-    def _look_at_all(self, name: str | None, weights: str, point: str, samples: int, seed: int | None, knob: float,
+    def _look_at_all(self, name: str | None, weights: str, point: str, samples: int | None, seed: int | None, knob: float,
                      doubt: float, chosen: int, request: gr.Request) -> dict[Any, Any]:
         """The picture, and the samples side by side."""
         session = self.visitors.of(request)
@@ -219,7 +230,7 @@ class Page:
         self.visitors.of(request).begin()
         return {self.status: 'Waiting for a turn ...'}
 
-    def _restore(self, weights: str, point: str, samples: int, seed: int | None, knob: float, request: gr.Request,
+    def _restore(self, weights: str, point: str, samples: int | None, seed: int | None, knob: float, request: gr.Request,
                  progress: gr.Progress = gr.Progress()) -> dict[Any, Any]:  # noqa: B008  gradio finds it by its default
 
         def on_call(done: int, left: int, words: str) -> None:
@@ -231,8 +242,8 @@ class Page:
         self.visitors.of(request).stop()
         return {self.status: 'Stopping after the present call ...'}
 
-    def _download(self, weights: str, point: str, samples: int, seed: int | None, knob: float, chosen: int, everything: bool,
-                  request: gr.Request) -> dict[Any, Any]:
+    def _download(self, weights: str, point: str, samples: int | None, seed: int | None, knob: float, chosen: int,
+                  everything: bool, request: gr.Request) -> dict[Any, Any]:
         files, said = self.visitors.of(request).write(Settings(weights, point, samples, seed), knob, chosen, everything)
         return {self.files: gr.update(value=[str(file) for file in files], visible=True), self.status: ' '.join(said)}
 
@@ -242,9 +253,16 @@ class Page:
         return [(words, name) for name, words in self.machine.weights().items()]
 
     def _points(self, weights: str) -> list[tuple[str, str]]:
-        named = [(words, name) for name, words in self.machine.points(weights).items()]
-        path = [('the path: the knob chooses steps and samples, as restore --tradeoff does', PATH)]
-        return [*named, *(path if self.machine.has_path(weights) else [])] or [('a deterministic network: one pass', '')]
+        named = [(name, name) for name in self.machine.points(weights)]
+        path = [('the path of --tradeoff', PATH)] if self.machine.has_path(weights) else []
+        return [*named, *path] or [('none', '')]
+
+    def _words(self, weights: str, point: str) -> str:
+        """What an operating point does."""
+        if point == PATH:
+            return 'The knob chooses steps and samples, and positions may have to be restored anew.'
+        words = self.machine.points(weights).get(point)
+        return f'{words[0].upper()}{words[1:]}.' if words else 'A deterministic network: one pass, no knob, no seed.'
 
 
 def build(machine: Machine, folder: Path, max_megapixels: float) -> gr.Blocks:

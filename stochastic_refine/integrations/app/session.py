@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...archs.sampling import SamplingNetwork
 from ...data.image_files import FORMATS
 from ...errors import InputError
 from ...files import make_folder
@@ -21,49 +18,12 @@ from ...inference.deblurrer import Deblurrer
 from ...inference.folder import std_picture
 from ...inference.operating_point import OperatingPoint
 from ...inference.photos import Photo, not_kept, read_photo, write_photo
-from ...inference.restorer import Restorer
-from ...inference.sharpness import blur_weight
+from .drawing import batches, draw, predict
+from .knob import Settings, Wanted, mixed, wanted_at
 from .machine import Identity, Machine
 
-#: In place of an operating point's name: the knob walks the weights' path, as ``restore --tradeoff`` does.
-PATH = '(path)'
 #: What a visitor's photos and samples may take; the oldest samples are given up first.
 MOST_BYTES = 4 * 2**30
-_BYTES_PER_PIXEL = 12  # three floats
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What is chosen on the page beside the knob.
-
-    Args:
-        weights: Name or file.
-        point: Name of an operating point of theirs; PATH for the path; '' for their first, and of a deterministic network.
-        samples: How many are drawn; the path has numbers of its own.
-        seed: Of the first sample.
-    """
-
-    weights: str
-    point: str = ''
-    samples: int | None = None
-    seed: int | None = None
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What a picture is made of.
-
-    Args:
-        weights: Which ones.
-        drawing: The operating point less what does not change a sample: number, mean, seed.
-        seeds: Of its samples.
-        vividness: Where the picture lies, from 0 (their mean) to 1 (one of them).
-    """
-
-    weights: Identity
-    drawing: OperatingPoint
-    seeds: tuple[int, ...]
-    vividness: float
 
 
 @dataclass
@@ -93,7 +53,7 @@ class _Item:
     initial: dict[Identity, Tensor | None] = field(default_factory=dict)  # the last weights' alone
 
 
-class Stopped(Exception):
+class _Stopped(Exception):
     """The visitor stopped the restoration, or went away."""
 
 
@@ -144,30 +104,8 @@ class Session:
 
     # ------------------------------------------------------------------------------------------------------ the knob
 
-    def wanted(self, settings: Settings, knob: float) -> Wanted:
-        """What the picture at a position of the knob, 0 (faithful) to 1 (vivid), is made of.
-
-        Raises:
-            InputError: If weights or a setting cannot be used.
-        """
-        identity, deblurrer = self.machine.load(settings.weights)
-        if not isinstance(deblurrer.net, SamplingNetwork):
-            return Wanted(identity, deblurrer.operating_point(), (0, ), 1.0)
-        if settings.point == PATH:
-            point = deblurrer.operating_point(tradeoff=knob, seed=settings.seed)
-            vividness = 0.0 if point.average else 1.0
-        else:
-            point = deblurrer.operating_point(settings.point or None, num_samples=settings.samples, seed=settings.seed)
-            vividness = float(knob)
-        drawing = dataclasses.replace(point, num_samples=1, average=False, seed=0)
-        return Wanted(identity, drawing, tuple(point.seeds), vividness)
-
     def view(self, name: str, settings: Settings, knob: float, chosen: int = 0) -> View:
         """A photo at a position of the knob, from the samples that are there: nothing is restored.
-
-        From faithful to vivid the picture goes straight from the samples' mean to one of them, ``(1 - v) mean + v sample``, as
-        the estimators between the least distortion and the best perception do (Freirich et al., "A Theory of the
-        Distortion-Perception Tradeoff in Wasserstein Space", NeurIPS 2021).
 
         Args:
             name: Of the photo.
@@ -179,26 +117,15 @@ class Session:
             InputError: If the photo is gone, or weights or a setting cannot be used.
         """
         item = self._item(name)
-        wanted = self.wanted(settings, knob)
+        wanted = wanted_at(self.machine, settings, knob)
         there = self._there(item, wanted)
         if not there:
             return View(item.photo, None, {}, None, f'Not restored at these settings yet; Restore draws '
                         f'{_count(len(wanted.seeds), "sample")} of {_count(wanted.drawing.calls, "call")}.')
-        stack = list(there.values())
-        sample = stack[min(chosen, len(stack) - 1)]
-        if len(stack) == 1:
-            image, std, words = sample, None, 'one picture, so that the knob changes nothing'
-        else:
-            mean = sum(stack[1:], stack[0]) / np.float32(len(stack))
-            std = np.sqrt(sum((each - mean)**2 for each in stack) / np.float32(len(stack) - 1))
-            share = np.float32(wanted.vividness)
-            image = (1 - share) * mean + share * sample  # exactly the mean, and exactly the sample, at the ends
-            number = f'sample {min(chosen, len(stack) - 1) + 1} of {len(stack)}'
-            words = {0.0: f'mean of {len(stack)} samples', 1.0: number}.get(
-                wanted.vividness, f'{wanted.vividness:.0%} of the way from the mean to {number}')
-        missing = len(wanted.seeds) - len(stack)
+        image, std, words = mixed(list(there.values()), wanted.vividness, chosen)
+        missing = len(wanted.seeds) - len(there)
         words += f'; {_count(missing, "sample")} not drawn yet' if missing else ''
-        return View(item.photo, np.asarray(image), there, std, f'{name}: {words}.')
+        return View(item.photo, image, there, std, f'{name}: {words}.')
 
     # ---------------------------------------------------------------------------------------------------- restoring
 
@@ -227,77 +154,53 @@ class Session:
         if not self._items:
             raise InputError('There is no photo yet; drop one first.')
         with self.machine.turn:
-            wanted = self.wanted(settings, knob)
+            wanted = wanted_at(self.machine, settings, knob)
             _, deblurrer = self.machine.load(settings.weights)
             items = dict(self._items)
             self._check_memory(list(items.values()), len(wanted.seeds))
             self._make_room(wanted)
-            jobs = [(name, seeds) for name, item in items.items() for seeds in self._missing(item, wanted, deblurrer)]
-            tilings = []
+            jobs = [(name, seeds) for name, item in items.items() for seeds in batches(self._missing(item, wanted), deblurrer)]
+            tilings: list[str] = []
             done = 0
             for number, (name, seeds) in enumerate(jobs):
+                calls = 0
 
-                def count(now: int, total: int, name: str = name, number: int = number, done: int = done) -> None:
-                    if self._stop.is_set():
-                        raise Stopped
+                def count(now: int, total: int, before: int = done, name: str = name, number: int = number) -> None:
+                    nonlocal calls
+                    calls = now
+                    self._check_stop()
                     if on_call is not None:
                         left = total - now + total * (len(jobs) - number - 1)
-                        on_call(done + now, left, f'{name}, {number + 1} of {len(jobs)}')
+                        on_call(before + now, left, f'{name}, {number + 1} of {len(jobs)}')
 
                 try:
-                    if self._stop.is_set():
-                        raise Stopped
-                    calls, tiling = self._draw(items[name], wanted, seeds, deblurrer, count)
-                except Stopped:
+                    self._check_stop()
+                    tiling = self._draw(items[name], deblurrer, wanted, seeds, count)
+                except _Stopped:
                     return f'Stopped; {number} of {len(jobs)} were drawn and stay.'
+                except InputError as error:
+                    raise InputError(f'{name}: {error}') from error
                 done += calls
                 tilings += [f'{name}: {tiling}.'] if tiling else []
         return ' '.join([f'Restored {_count(len(items), "photo")}: {_count(done, "network call")}.' if jobs else
                          'Everything was drawn already.', *dict.fromkeys(tilings)])
 
-    def _missing(self, item: _Item, wanted: Wanted, deblurrer: Deblurrer) -> Iterator[range]:
-        """Seeds to draw, in ranges drawn at once: one by one where batches gain nothing, so that stopping keeps most."""
+    def _check_stop(self) -> None:
+        if self._stop.is_set():
+            raise _Stopped
+
+    def _missing(self, item: _Item, wanted: Wanted) -> list[int]:
         there = self._there(item, wanted)
-        missing = [seed for seed in wanted.seeds if seed not in there]
-        most = 1 if deblurrer.device.type == 'cpu' else 8
-        while missing:
-            count = next((i for i in range(1, min(len(missing), most)) if missing[i] != missing[0] + i),
-                         min(len(missing), most))
-            yield range(missing[0], missing[0] + count)
-            missing = missing[count:]
+        return [seed for seed in wanted.seeds if seed not in there]
 
-    def _draw(self, item: _Item, wanted: Wanted, seeds: range, deblurrer: Deblurrer,
-              count: Callable[[int, int], None]) -> tuple[int, str | None]:
-        """Draw samples of one photo and keep them; how many calls that took, and what was tiled.
-
-        What is sharp already stays as it is, as ``restore`` leaves it.
-        """
-        lq = torch.from_numpy(np.require(item.photo.pixels, requirements=['C', 'W'])).permute(2, 0, 1)  # no copy
-        restorer = Restorer(deblurrer.net, deblurrer.precision, deblurrer.tile, None, deblurrer.window)
+    @staticmethod
+    def _draw(item: _Item, deblurrer: Deblurrer, wanted: Wanted, seeds: range, count: Callable[[int, int], None]) -> str | None:
+        """Draw samples of one photo and keep them; what was tiled, in words."""
         if wanted.weights not in item.initial:
-            item.initial = {wanted.weights: restorer.predict(lq)}
-        calls = 0
-
-        def on_call(now: int, total: int) -> None:
-            nonlocal calls
-            calls = now
-            count(now, total)
-
-        restorer.on_call = on_call
-        point = dataclasses.replace(wanted.drawing, num_samples=len(seeds), seed=seeds[0])
-        try:
-            restored = restorer.restore(lq, point, keep_samples=True, initial=item.initial[wanted.weights])
-        except (MemoryError, RuntimeError) as error:
-            if 'memory' not in f'{type(error).__name__} {error}'.lower():
-                raise
-            raise InputError(_with_advice(f'{item.path.name} does not fit into memory.')) from error
-        samples = restored.image[None] if restored.samples is None else restored.samples
-        lq = lq.to(samples.device)
-        weight = blur_weight(lq)
-        drawn = item.samples.setdefault((wanted.weights, wanted.drawing), {})
-        for seed, sample in zip(seeds, samples):
-            drawn[seed] = np.ascontiguousarray((lq + weight * (sample - lq)).movedim(0, -1).cpu().numpy())
-        return calls, restored.tiling
+            item.initial = {wanted.weights: predict(item.photo, deblurrer)}
+        samples, tiling = draw(item.photo, deblurrer, wanted.drawing, seeds, item.initial[wanted.weights], count)
+        item.samples.setdefault((wanted.weights, wanted.drawing), {}).update(zip(seeds, samples))
+        return tiling
 
     # ----------------------------------------------------------------------------------------------------- downloads
 

@@ -21,8 +21,8 @@ BLURRED = Path(__file__).parents[3] / 'stochastic_refine/weights/check/blurred.p
 
 
 @pytest.fixture(scope='module')
-def address(tmp_path_factory):
-    """Of a page that is served by the command."""
+def served(tmp_path_factory):
+    """Address of a page that is served by the command, and the folder with what it keeps meanwhile."""
     folder, port = tmp_path_factory.mktemp('app'), free_port()
     with (folder / 'out').open('w') as out:
         command = [sys.executable, '-m', 'stochastic_refine.cli', 'app', '--port', str(port), '--device', 'cpu']
@@ -31,16 +31,16 @@ def address(tmp_path_factory):
         while 'The page is at' not in (folder / 'out').read_text():
             assert process.poll() is None, (folder / 'out').read_text()
             time.sleep(0.2)
-        yield f'http://127.0.0.1:{port}'
+        yield f'http://127.0.0.1:{port}', folder
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0, (folder / 'out').read_text()
     assert not list(folder.glob('stochastic-refine-*'))  # no photo is left behind
 
 
 @pytest.fixture
-def tab(chromium, address):
+def tab(chromium, served):
     """A function that opens a tab; none of its requests may leave the machine."""
-    pages, outside = [], []
+    pages, outside, address = [], [], served[0]
 
     def opened():
         page = chromium.new_page(viewport={'width': 1280, 'height': 1000})
@@ -151,3 +151,44 @@ def test_stopping_works_and_what_is_no_photo_gets_a_sentence(tab, tmp_path):
     page.click('#stop')
     page.wait_for_function('() => /^Stopped; [0-3] of 4/.test(document.querySelector("#status textarea").value)')
     assert re.search('Not restored|not drawn yet', value(page, 'caption'))
+
+
+def test_a_visitor_who_goes_away_stops_what_runs_for_him(tab, served, tmp_path):
+    pattern = 'stochastic-refine-*/*/shown'
+    others = set(served[1].glob(pattern))
+    page = tab()
+    from PIL import Image
+    with Image.open(BLURRED) as image:
+        image.resize((768, 768)).save(tmp_path / 'large.png')
+    drop(page, tmp_path / 'large.png')
+    wait_for_words(page, 'caption', 'Not restored')
+    page.click('#restore')
+    page.wait_for_function('() => /calls left/.test(document.querySelector("#status").innerText)')
+    mine, = set(served[1].glob(pattern)) - others
+    page.close()
+    while mine.exists():
+        time.sleep(0.1)
+    other = tab()
+    drop(other, BLURRED)
+    wait_for_words(other, 'caption', 'Not restored')
+    wait_for_restored(other)
+
+
+def test_weights_that_are_missing_are_one_click_away_and_the_path_tells_what_it_draws(tab):
+    page = tab()
+    drop(page, BLURRED)
+    wait_for_words(page, 'caption', 'Not restored')
+    page.click('#point input')
+    page.get_by_role('option', name='the path of --tradeoff').click()
+    turn(page, 'knob', 1)
+    wait_for_words(page, 'caption', 'draws 1 sample of 100 calls')
+    page.click('#weights input')
+    page.get_by_role('option', name='dbgan (not here yet)').click()
+    wait_for_words(page, 'status', 'dbgan is not on this machine')
+    page.wait_for_selector('#restore:disabled')
+    page.click('#get')
+    wait_for_words(page, 'status', 'No address of dbgan is known')  # what weights get says of it
+    page.click('#weights input')
+    page.get_by_role('option', name='small', exact=True).click()
+    wait_for_words(page, 'caption', 'draws 4 samples of 10 calls')
+    page.wait_for_selector('#restore:enabled')

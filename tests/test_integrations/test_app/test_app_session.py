@@ -13,9 +13,10 @@ from PIL import Image
 from stochastic_refine import Deblurrer, InputError
 from stochastic_refine.inference.photos import Photo, read_photo, write_photo
 from stochastic_refine.integrations.app import check_port, serve
+from stochastic_refine.integrations.app.knob import PATH, Settings
 from stochastic_refine.integrations.app.machine import Machine
 from stochastic_refine.integrations.app.pictures import png, shown_size, with_doubt
-from stochastic_refine.integrations.app.session import PATH, Session, Settings
+from stochastic_refine.integrations.app.session import Session
 
 FAST = Settings('small', 'fast', samples=3, seed=5)
 
