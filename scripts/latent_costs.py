@@ -1,12 +1,13 @@
 """What systems that sample cost, from runs on PyTorch's meta device, which compute shapes only: no weights, no GPU.
 
-    python scripts/latent_costs.py [NAME ...] [--output costs.md]
+    python scripts/latent_costs.py [NAME ...] [--output costs.md] [--seconds SIDE]
 
 For each system: its parameters, all and trained; the operations of restoring a 1280x720 image, and one of 512x512 as the
 published table seems to count; and the memory in GiB that a training step on one 512 crop and a 1280x720 restoration need
 at least: weights, gradients, two moments of AdamW, and the most bytes of tensors that are alive at once. Attention is taken as
 fused kernels compute it, which never hold its matrix. Beside it stands the published table (DeblurDiff, reply to the
-reviewers), which does not say how it counts.
+reviewers), which does not say how it counts. The elementwise work of a selective scan is in no count of operations.
+``--seconds`` alone computes: each system with random weights restores one square image.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,13 +28,15 @@ import yaml
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from stochastic_refine.archs import build_arch
 from stochastic_refine.archs.build import plan_arch
-from stochastic_refine.archs.sampling import Part
+from stochastic_refine.archs.sampling import Part, SamplingNetwork
 from stochastic_refine.comparison.complexity import parameters_of
 from stochastic_refine.comparison.published import published_table
 from stochastic_refine.errors import InputError
 from stochastic_refine.inference.memory import LiveTensors
 from stochastic_refine.inference.operating_point import default_point
+from stochastic_refine.inference.restorer import Restorer
 
 GIB = 2**30
 OPTIONS = Path(__file__).resolve().parents[1] / 'options'
@@ -72,6 +76,7 @@ SYSTEMS = {
     'DiffBIR': System({'type': 'DiffBIR', 'stage1': network_of('latent/train_diffbir_stage1.yml')}, 'DiffBIR'),
     'PASD': System({'type': 'PASD'}, 'PASD'),
     'PASD light': System({'type': 'PASD', 'light': True}, 'PASD'),
+    'EVSSM': System(network_of('baselines/test_evssm.yml'), 'EVSSM', loss=None),
     'HI-Diff': System(network_of('hidiff/test.yml'), 'Hi-Diff', loss=None),
     'ResShift': System(network_of('latent/test_resshift.yml'), 'ResShift', loss=None),
 }
@@ -105,6 +110,11 @@ def fused_attention() -> Iterator[None]:
         F.scaled_dot_product_attention = plain
 
 
+def parts_of(net: nn.Module) -> list[Part]:
+    """What is called to restore an image at the network's default point; a network that does not sample is one call."""
+    return list(net.parts(default_point(net))) if isinstance(net, SamplingNetwork) else [Part(net)]
+
+
 def operations(part: Part, height: int, width: int) -> tuple[float, float]:
     """GFLOPs (two per multiply-add) of one call of a part for an image of this size: its attention's products, and the rest."""
     Fused.operations = 0
@@ -116,7 +126,7 @@ def operations(part: Part, height: int, width: int) -> tuple[float, float]:
 def restoring(net: nn.Module, height: int, width: int) -> tuple[float, float]:
     """GFLOPs of restoring one image at the network's default point, as :func:`operations`."""
     total = [0.0, 0.0]
-    for part in net.parts(default_point(net)):
+    for part in parts_of(net):
         total = [a + part.calls * b for a, b in zip(total, operations(part, height, width))]
     return total[0], total[1]
 
@@ -134,7 +144,7 @@ def peak(call: Callable[[], Any], *nets: nn.Module) -> int:
 def restoring_bytes(net: nn.Module, height: int, width: int) -> int:
     """The most bytes that a call of a part for an image of this size holds, besides the weights, in float32."""
     peaks = []
-    for part in net.parts(default_point(net)):
+    for part in parts_of(net):
         given = part.example(math.ceil(height / part.scale), math.ceil(width / part.scale), 'meta')
         with torch.no_grad():
             peaks.append(peak(lambda: part.net(*given), part.net))  # noqa: B023
@@ -147,12 +157,13 @@ def training_bytes(net: nn.Module, system: System, side: int) -> int:
     lq, gt = (torch.zeros(1, 3, side, side, device='meta', dtype=kind) for _ in range(2))
     for parameter in net.parameters():
         parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
-    return peak(lambda: system.loss(net, lq, gt).backward(), net, *(part.net for part in net.parts(default_point(net))))
+    return peak(lambda: system.loss(net, lq, gt).backward(), net, *(part.net for part in parts_of(net)))
 
 
 def row(name: str, system: System) -> dict[str, Any]:
     """A system's figures by column."""
     published = published_table('deblurdiff_cost')['rows'].get(system.published, {})
+    scores = published_table('deblurdiff_ablation')['rows'].get(system.published, {})
     net = plan_arch(system.options).eval()
     every = parameters_of(net, default_point(net))
     trained = sum(parameter.numel() for parameter in every if parameter.requires_grad)
@@ -167,9 +178,21 @@ def row(name: str, system: System) -> dict[str, Any]:
             step[f'step, bf16{words}'] = (training_bytes(net, system, 512) + 16 * trained + 2 * (total - trained)) / GIB
     return {
         'system': name, 'params': total / 1e6, 'trained': trained / 1e6, 'published params': published.get('params'),
+        'network calls': str(sum(part.calls for part in parts_of(net))), 'published seconds': published.get('seconds'),
+        'published GoPro PSNR': str(scores.get('psnr', '-')), 'published GoPro LPIPS': str(scores.get('lpips', '-')),
         'TFLOPs 1280x720': (attention + rest) / 1e3, 'GMACs 512x512 without attention': small[1] / 2,
         'published GFLOPs': published.get('gflops'), **step,
         'restore, float32': (4 * total + kept) / GIB, 'restore, bf16': (2 * total + kept / 2) / GIB}
+
+
+def seconds(system: System, side: int) -> float:
+    """Seconds to restore one square image on this machine, after a first one; random weights, which cost what others do."""
+    restorer = Restorer(build_arch(system.options).eval())
+    image, point = torch.rand(1, 3, side, side), default_point(restorer.net)
+    restorer.restore(image, point)
+    started = time.perf_counter()
+    restorer.restore(image, point)
+    return time.perf_counter() - started
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -187,11 +210,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('systems', nargs='*', metavar='NAME', help=f"any of {', '.join(SYSTEMS)} (default: all)")
     parser.add_argument('--output', type=Path, help='file for the table')
+    parser.add_argument('--seconds', type=int, metavar='SIDE', help='also restore an image of SIDE x SIDE, here, by the CPU: '
+                        'a system on Stable Diffusion takes minutes and 14 GiB')
     args = parser.parse_args()
     for name in args.systems:
         if name not in SYSTEMS:
             raise InputError(f"There is no system '{name}' here; the systems are {', '.join(SYSTEMS)}.")
-    text = table([row(name, SYSTEMS[name]) for name in args.systems or SYSTEMS])
+    rows = [row(name, SYSTEMS[name]) for name in args.systems or SYSTEMS]
+    for each in rows if args.seconds else ():
+        each[f'seconds {args.seconds}x{args.seconds}'] = seconds(SYSTEMS[each['system']], args.seconds)
+    text = table(rows)
     print(text, end='')
     if args.output:
         args.output.write_text(text)
