@@ -188,7 +188,7 @@ def row(name: str, system: System) -> dict[str, Any]:
 def seconds(system: System, side: int) -> float:
     """Seconds to restore one square image on this machine, after a first one; random weights, which cost what others do."""
     restorer = Restorer(build_arch(system.options).eval())
-    image, point = torch.rand(1, 3, side, side), default_point(restorer.net)
+    image, point = torch.rand(3, side, side), default_point(restorer.net)
     restorer.restore(image, point)
     started = time.perf_counter()
     restorer.restore(image, point)

@@ -25,5 +25,5 @@ def add_app(commands: Commands) -> None:
 def _run(args: argparse.Namespace) -> None:
     if not args.max_megapixels > 0:
         raise InputError(f'--max-megapixels must be above 0, got {args.max_megapixels:g}.')
-    from ..integrations.app import serve
+    from ..app import serve
     serve(args.port, args.weights, args.device, args.max_megapixels, args.open)

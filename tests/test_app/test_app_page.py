@@ -17,7 +17,7 @@ from stochastic_refine.inference.photos import read_photo
 
 pytest.importorskip('gradio')
 WAIT = 120_000  # milliseconds, against hanging; a busy machine takes its time
-BLURRED = Path(__file__).parents[3] / 'stochastic_refine/weights/check/blurred.png'
+BLURRED = Path(__file__).parents[2] / 'stochastic_refine/weights/check/blurred.png'
 
 
 @pytest.fixture(scope='module')

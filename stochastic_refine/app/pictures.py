@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ...inference.photos import Photo
+from ..inference.photos import Photo
 
 #: Larger photos are shown reduced; what is downloaded never is.
 SHOWN_MEGAPIXELS = 4.0

@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from stochastic_refine import Deblurrer, InputError
+from stochastic_refine.app import check_port, serve
+from stochastic_refine.app.knob import PATH, Settings
+from stochastic_refine.app.machine import Machine
+from stochastic_refine.app.pictures import png, shown_size, with_doubt
+from stochastic_refine.app.session import Session
 from stochastic_refine.inference.photos import Photo, read_photo, write_photo
-from stochastic_refine.integrations.app import check_port, serve
-from stochastic_refine.integrations.app.knob import PATH, Settings
-from stochastic_refine.integrations.app.machine import Machine
-from stochastic_refine.integrations.app.pictures import png, shown_size, with_doubt
-from stochastic_refine.integrations.app.session import Session
 
 FAST = Settings('small', 'fast', samples=3, seed=5)
 
@@ -40,7 +40,7 @@ def photo(tmp_path) -> Path:
     path = tmp_path / 'photo.png'
     exif = Image.Exif()
     exif[0x010F] = 'Maker'
-    blurred = Image.open(Path(__file__).parents[3] / 'stochastic_refine/weights/check/blurred.png').crop((0, 0, 40, 32))
+    blurred = Image.open(Path(__file__).parents[2] / 'stochastic_refine/weights/check/blurred.png').crop((0, 0, 40, 32))
     blurred.save(path, exif=exif, icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes())
     return path
 
@@ -141,7 +141,7 @@ def test_unusable_choices_are_refused_before_any_work(session, photo, machine, t
         session.restore(FAST, 0)
     session.set_photos([photo])
     gone = tmp_path / 'gone.safetensors'
-    gone.write_bytes((Path(__file__).parents[3] / 'stochastic_refine/weights/small.safetensors').read_bytes())
+    gone.write_bytes((Path(__file__).parents[2] / 'stochastic_refine/weights/small.safetensors').read_bytes())
     settings = Settings(str(gone), 'fast', 1, 0)
     session.restore(settings, 0)
     gone.unlink()  # while the page runs

@@ -11,8 +11,8 @@ from typing import Any
 
 import gradio as gr
 
-from ...errors import InputError, words_of
-from ...inference.getting import get_weights
+from ..errors import InputError, words_of
+from ..inference.getting import get_weights
 from .knob import PATH, Settings
 from .machine import Machine
 from .pictures import SAMPLE_SIDE, png, shown_size, with_doubt

@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...errors import InputError
-from ...inference.deblurrer import Deblurrer
-from ...inference.operating_point import OperatingPoint
-from ...inference.photos import Photo
-from ...inference.restorer import Restorer
-from ...inference.sharpness import blur_weight
+from ..errors import InputError
+from ..inference.deblurrer import Deblurrer
+from ..inference.operating_point import OperatingPoint
+from ..inference.photos import Photo
+from ..inference.restorer import Restorer
+from ..inference.sharpness import blur_weight
 
 #: Samples that a GPU draws at once at most, so that stopping and progress come in between.
 _AT_ONCE = 8

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...archs.sampling import SamplingNetwork
-from ...inference.operating_point import OperatingPoint
+from ..archs.sampling import SamplingNetwork
+from ..inference.operating_point import OperatingPoint
 from .machine import Identity, Machine
 
 #: In place of an operating point's name: the knob walks the weights' path, as ``restore --tradeoff`` does.

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...data.image_files import FORMATS
-from ...errors import InputError
-from ...files import make_folder
-from ...inference.deblurrer import Deblurrer
-from ...inference.folder import std_picture
-from ...inference.operating_point import OperatingPoint
-from ...inference.photos import Photo, not_kept, read_photo, write_photo
+from ..data.image_files import FORMATS
+from ..errors import InputError
+from ..files import make_folder
+from ..inference.deblurrer import Deblurrer
+from ..inference.folder import std_picture
+from ..inference.operating_point import OperatingPoint
+from ..inference.photos import Photo, not_kept, read_photo, write_photo
 from .drawing import batches, draw, predict
 from .knob import Settings, Wanted, mixed, wanted_at
 from .machine import Identity, Machine

@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from ...archs.sampling import SamplingNetwork
-from ...checkpoints.weights_folder import available_weights, find_weights
-from ...inference.deblurrer import Deblurrer
-from ...inference.store import list_weights
+from ..archs.sampling import SamplingNetwork
+from ..checkpoints.weights_folder import available_weights, find_weights
+from ..inference.deblurrer import Deblurrer
+from ..inference.store import list_weights
 
 #: Tells weights apart that have the same name one after another: file, time and size.
 Identity = tuple[str, int, int]

@@ -12,7 +12,7 @@ import tempfile
 import threading
 from pathlib import Path
 
-from ...errors import InputError
+from ..errors import InputError
 from .machine import Machine
 
 
