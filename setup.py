@@ -64,7 +64,8 @@ setup(
         'test': ['pytest>=7.4', 'pytest-xdist>=3.5', 'scikit-image>=0.22', 'scipy>=1.11', 'lpips>=0.1.4',
                  'torch-fidelity>=0.3.0', 'mmengine>=0.10.4', 'stlpips-pytorch>=0.0.2', 'ipython', 'torchsummary',
                  'choix>=0.3.5', 'matplotlib>=3.8', 'spandrel>=0.4.0', 'playwright>=1.49', 'diffusers>=0.36',
-                 'transformers>=5.0', 'onnx>=1.17', 'onnxscript>=0.2', 'onnxruntime>=1.20', 'huggingface_hub>=0.25', 'av>=18.1'],
+                 'transformers>=5.0', 'onnx>=1.17', 'onnxscript>=0.2', 'onnxruntime>=1.20', 'huggingface_hub>=0.25',
+                 'av>=18.1'],
     },
     entry_points={'console_scripts': ['stochastic-refine = stochastic_refine.cli:main']},
     classifiers=[

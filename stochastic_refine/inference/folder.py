@@ -185,7 +185,8 @@ def _restore_here(jobs: Sequence[_Job]) -> list[str | None]:
 def _restore(job: _Job, on_call: Callable[[int, int], object] | None = None) -> str | None:
     """Restore a photo; None, or why it was left out. What would befall all other photos too is raised."""
     try:
-        result = loaded_deblurrer(job.loading)(job.photo, keep_samples='samples' in job.save, on_call=on_call, **dict(job.settings))
+        deblurrer = loaded_deblurrer(job.loading)
+        result = deblurrer(job.photo, keep_samples='samples' in job.save, on_call=on_call, **dict(job.settings))
     except InputError as error:
         if not job.photo.parent.is_dir():
             raise InputError(f'Folder {job.photo.parent} is there no longer; when it is back, run the same command again, '

@@ -86,8 +86,8 @@ def watch_folders(inputs: Sequence[str],
                   recursive: bool = False,
                   interval: float = INTERVAL,
                   **options: Any) -> int:
-    """Restore the photos of folders as :func:`~stochastic_refine.inference.folder.restore_photos` does, and those that come, until
-    Ctrl-C.
+    """Restore the photos of folders, and those that come, until Ctrl-C; each by
+    :func:`~stochastic_refine.inference.folder.restore_photos`.
 
     Photos whose results are there are skipped; one that is written anew while it is watched is restored anew.
 

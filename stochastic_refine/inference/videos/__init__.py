@@ -1,4 +1,4 @@
-"""Videos: frame by frame with one seed, everything but the pictures as it was. PyAV (``.[video]``) is imported when asked for."""
+"""Videos: frame by frame with one seed, everything but the pictures as it was. PyAV (``.[video]``) is imported when used."""
 
 from .restoring import is_video, restore_videos
 

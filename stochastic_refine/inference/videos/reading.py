@@ -44,7 +44,7 @@ class Video:
         matrix: The display matrix, nine whole numbers, where frames are shown turned or mirrored.
         deep: Whether a channel has more than 8 bits.
         alpha: Whether frames are transparent.
-        static: Whether there are frames' data of another kind (HDR mastering, captions), by name.
+        static: What else frames carry (HDR mastering, captions), by name.
     """
 
     path: Path
@@ -111,7 +111,7 @@ def inspect(path: Path) -> Video:
     """Decode a video once and tell what it holds, so that nothing is begun that cannot be ended.
 
     Raises:
-        InputError: If it is damaged, cut short, encrypted, without frames, interlaced, changes its size, or its codec is missing.
+        InputError: If it is damaged, cut short, encrypted, without frames, interlaced, of changing size, or its codec is missing.
     """
     times: list[tuple[int, int]] = []
     first, kinds = None, set()
@@ -156,7 +156,7 @@ def _check_frame(path: Path, frame: Any, first: Any, number: int) -> None:
 
 
 def _check_end(path: Path, container: Any, packets: Mapping[int, int], ends: Mapping[int, float]) -> None:
-    """Raise an InputError if a file holds less than it says: packets by the index of MP4 and MOV, seconds by Matroska's tags."""
+    """Raise an InputError if a file holds less than it says: packets by the index of MP4 and MOV, else seconds."""
     start = max(container.start_time or 0, 0) / 1e6
     told = {None: (container.duration or 0) / 1e6}
     for stream in container.streams:
@@ -191,7 +191,7 @@ def rgb(frame: Any, video: Video) -> NDArray[Any]:
 
 
 def _exactly() -> int:
-    """swscale's way of scaling chroma: bicubic, with full chroma and exact rounding, so that going there and back keeps colours."""
+    """swscale's flags: bicubic, with full chroma and exact rounding, so that going there and back keeps colours."""
     from av.video.reformatter import Interpolation
     return int(Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
                | Interpolation.FULL_CHR_H_INP)

@@ -89,8 +89,7 @@ def restore_videos(videos: Sequence[str | Path],
         if deblurrer is None:
             loading = {'device': str(process_device(device)), 'precision': precision, 'tile': tile, 'keep_sharp': keep_sharp}
             if weights is None and speed == 'best':
-                weights = choose('best', (whole.height, whole.width),
-                                 lambda name: Deblurrer.from_pretrained(name, **loading)).name
+                weights = choose('best', (whole.height, whole.width), partial(Deblurrer.from_pretrained, **loading)).name
             weights = weights or BUNDLED_WEIGHTS
             deblurrer = Deblurrer.from_pretrained(weights, **loading)
             changes = {key: value for key, value in settings.items() if key not in ('point', 'samples')}
@@ -153,8 +152,9 @@ def _targets(videos: Sequence[Path], output: Path, as_folder: bool) -> dict[Path
             raise InputError(f'Video {video} does not exist; check the path.')
     if output.suffix and not as_folder and not output.is_dir():
         if not is_video(output) or len(videos) != 1:
-            raise InputError(f'Output {output} is no place for {len(videos)} video{"s" if len(videos) > 1 else ""}; give a folder, '
-                             f'whose name may end in / to tell it from a file, or for one video a name in {", ".join(SUFFIXES)}.')
+            raise InputError(f'Output {output} is no place for {len(videos)} video{"s" if len(videos) > 1 else ""}; give a '
+                             'folder, whose name may end in / to tell it from a file, or for one video a name in '
+                             f'{", ".join(SUFFIXES)}.')
         targets = dict.fromkeys(videos, output)
     else:
         targets = {video: output / video.name for video in videos}
