@@ -111,7 +111,7 @@ def inspect(path: Path) -> Video:
     """Decode a video once and tell what it holds, so that nothing is begun that cannot be ended.
 
     Raises:
-        InputError: If it is damaged, cut short, encrypted, without frames, interlaced, of changing size, or its codec is missing.
+        InputError: If it is damaged, cut short, encrypted, without frames, interlaced, of changing size or of an unknown codec.
     """
     times: list[tuple[int, int]] = []
     first, kinds = None, set()

@@ -87,7 +87,8 @@ def restore_videos(videos: Sequence[str | Path],
         if lost:
             print(f'Note: {video}: {missing[video].name} does not keep {", ".join(lost)}.', file=sys.stderr)
         if deblurrer is None:
-            loading = {'device': str(process_device(device)), 'precision': precision, 'tile': tile, 'keep_sharp': keep_sharp}
+            loading: dict[str, Any] = {'device': str(process_device(device)), 'precision': precision, 'tile': tile,
+                                       'keep_sharp': keep_sharp}
             if weights is None and speed == 'best':
                 weights = choose('best', (whole.height, whole.width), partial(Deblurrer.from_pretrained, **loading)).name
             weights = weights or BUNDLED_WEIGHTS
