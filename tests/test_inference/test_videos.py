@@ -136,7 +136,8 @@ def test_a_stopped_run_goes_on_at_its_next_frame(restore, tmp_path, monkeypatch)
     assert restore(path) == 0
     assert written == ['000001.png', '000002.png', 'stopped', *(f'00000{i}.png' for i in (3, 4, 5, 6))]
     for one, other in zip(whole, reading.frames(reading.inspect(tmp_path / 'out' / 'clip.mkv')), strict=True):
-        assert (one == other).all()
+        # a level here and there, as the network may round otherwise at other places in memory; frames differ by far more
+        assert np.abs(one.astype(np.float64) - other).mean() < 1e-3 * np.iinfo(one.dtype).max
     assert restore(path) == 0 and len(written) == 7  # what is there is not restored again
 
 
