@@ -57,3 +57,13 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
 
 class MetricUnavailable(InputError):
     """A metric's package or weights cannot be had here: the metric is left out, whatever else was asked for goes on."""
+
+
+def is_of_the_system(error: InputError) -> bool:
+    """Whether the system refused a file (no space, no folder, no permission), which the next one would meet too."""
+    return isinstance(error.__cause__, OSError)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, of the machine or of a GPU, by what PyTorch and Python raise then."""
+    return 'memory' in f'{type(error).__name__} {error}'.lower()

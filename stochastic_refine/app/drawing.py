@@ -6,16 +6,13 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import InputError
-from ..inference.deblurrer import Deblurrer
+from ..errors import InputError, is_out_of_memory
+from ..inference.deblurrer import Deblurrer, as_tensor, keep_sharp_parts
 from ..inference.operating_point import OperatingPoint
 from ..inference.photos import Photo
-from ..inference.restorer import Restorer
-from ..inference.sharpness import blur_weight
 
 #: Samples that a GPU draws at once at most, so that stopping and progress come in between.
 _AT_ONCE = 8
@@ -35,7 +32,7 @@ def batches(seeds: Sequence[int], deblurrer: Deblurrer) -> Iterator[range]:
 
 def predict(photo: Photo, deblurrer: Deblurrer) -> Tensor | None:
     """The initial prediction that all samples of a photo share, (3, H, W); None of networks without one."""
-    return _restorer(deblurrer).predict(_tensor(photo))
+    return deblurrer.restorer().predict(as_tensor(photo))
 
 
 def draw(photo: Photo, deblurrer: Deblurrer, drawing: OperatingPoint, seeds: range, initial: Tensor | None,
@@ -56,25 +53,14 @@ def draw(photo: Photo, deblurrer: Deblurrer, drawing: OperatingPoint, seeds: ran
     Raises:
         InputError: If the photo does not fit into memory, or the weights are broken.
     """
-    lq = _tensor(photo)
+    lq = as_tensor(photo)
     point = dataclasses.replace(drawing, num_samples=len(seeds), seed=seeds[0])
     try:
-        restored = _restorer(deblurrer, on_call).restore(lq, point, keep_samples=True, initial=initial)
+        restored = deblurrer.restorer(on_call).restore(lq, point, keep_samples=True, initial=initial)
     except (MemoryError, RuntimeError) as error:
-        if 'memory' not in f'{type(error).__name__} {error}'.lower():
+        if not is_out_of_memory(error):
             raise
         raise InputError('it does not fit into memory beside what is open; give fewer samples or a smaller photo.') from error
+    keep_sharp_parts(restored, lq.to(deblurrer.device))
     samples = restored.image[None] if restored.samples is None else restored.samples
-    lq = lq.to(samples.device)
-    weight = blur_weight(lq)
-    return [np.ascontiguousarray((lq + weight * (sample - lq)).movedim(0, -1).cpu().numpy()) for sample in samples], \
-        restored.tiling
-
-
-def _restorer(deblurrer: Deblurrer, on_call: Callable[[int, int], object] | None = None) -> Restorer:
-    return Restorer(deblurrer.net, deblurrer.precision, deblurrer.tile, on_call, deblurrer.window)
-
-
-def _tensor(photo: Photo) -> Tensor:
-    """The photo's pixels as (3, H, W), without a copy."""
-    return torch.from_numpy(np.require(photo.pixels, requirements=['C', 'W'])).permute(2, 0, 1)
+    return [np.ascontiguousarray(sample.movedim(0, -1).cpu().numpy()) for sample in samples], restored.tiling

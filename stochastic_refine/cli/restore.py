@@ -98,18 +98,23 @@ def _videos(inputs: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _restore_videos(args: argparse.Namespace, videos: list[str], options: dict[str, Any]) -> int:
     from ..inference.videos import restore_videos
-    for flag, given in {'--save': args.save != 'image', '--compare': args.compare, '--workers': args.workers > 1}.items():
-        if given:
-            raise InputError(f'{flag} means nothing to the video {videos[0]}; leave it out, or restore a folder of its frames.')
+    _refuse({'--save': args.save != 'image', '--compare': args.compare, '--workers': args.workers > 1},
+            f'to the video {videos[0]}; leave it out, or restore a folder of its frames.')
     return restore_videos(videos, args.output, **options)
 
 
 def _watch(args: argparse.Namespace, save: list[str], options: dict[str, Any]) -> int:
     from ..inference.watching import watch_folders
-    for flag, given in {'--compare': args.compare, '--workers': args.workers > 1, '--overwrite': args.overwrite}.items():
-        if given:
-            raise InputError(f'{flag} means nothing where a folder is watched; leave it out.')
+    _refuse({'--compare': args.compare, '--workers': args.workers > 1, '--overwrite': args.overwrite},
+            'where a folder is watched; leave it out.')
     return watch_folders(args.inputs, args.output, save=save, recursive=args.recursive, **options)
+
+
+def _refuse(given: Mapping[str, bool], where: str) -> None:
+    """Raise an InputError at the first flag that is given and means nothing there."""
+    for flag, is_given in given.items():
+        if is_given:
+            raise InputError(f'{flag} means nothing {where}')
 
 
 def _tile(text: str) -> int | str | None:

@@ -116,6 +116,19 @@ class Deblurrer:
         point = self.points[name] if name else next(iter(self.points.values()))
         return point.changed(**changes)
 
+    def point_of(self, settings: Mapping[str, Any]) -> OperatingPoint:
+        """The operating point at which a call with these settings restores: ``point``, ``samples``, ``seed``, ``steps``, ...
+
+        Raises:
+            InputError: See :meth:`operating_point`.
+        """
+        changes = {key: value for key, value in settings.items() if key not in ('point', 'samples')}
+        return self.operating_point(settings.get('point'), num_samples=settings.get('samples'), **changes)
+
+    def restorer(self, on_call: Callable[[int, int], object] | None = None) -> Restorer:
+        """What restores tensors as this deblurrer restores photos, but for :func:`keep_sharp_parts`."""
+        return Restorer(self.net, self.precision, self.tile, on_call, self.window)
+
     def __call__(self,
                  image: Any,
                  samples: int | None = None,
@@ -145,16 +158,20 @@ class Deblurrer:
         """
         settings = self.operating_point(point, tradeoff, num_samples=samples, average=average, seed=seed, **changes)
         photo = read_photo(image)
-        lq = torch.from_numpy(np.require(photo.pixels, requirements=['C', 'W'])).permute(2, 0, 1)  # no copy
-        restorer = Restorer(self.net, self.precision, self.tile, on_call, self.window)
-        restored = restorer.restore(lq, settings, keep_samples=keep_samples)
+        lq = as_tensor(photo)
+        restored = self.restorer(on_call).restore(lq, settings, keep_samples=keep_samples)
         if self.keep_sharp:
-            _keep_sharp(restored, lq.to(self.device))
+            keep_sharp_parts(restored, lq.to(self.device))
         image, initial, sampled, std = (_take_array(restored, name) for name in ('image', 'initial', 'samples', 'std'))
         return Result(image, initial, sampled, std, photo, restored.tiling)
 
 
-def _keep_sharp(restored: Restoration, lq: Tensor) -> None:
+def as_tensor(photo: Photo) -> Tensor:
+    """The photo's pixels as (3, H, W), without a copy."""
+    return torch.from_numpy(np.require(photo.pixels, requirements=['C', 'W'])).permute(2, 0, 1)
+
+
+def keep_sharp_parts(restored: Restoration, lq: Tensor) -> None:
     """Blend image and samples with the photo, (3, H, W), where that is sharp."""
     weight = blur_weight(lq)
     for name in ('image', 'samples'):

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from ..archs.sampling import SamplingNetwork
 from ..checkpoints.weights_folder import available_weights
 from ..data.image_files import count_in_words
-from ..errors import InputError
+from ..errors import InputError, is_of_the_system, is_out_of_memory
 from ..files import make_folder, write_text
 from ..processes import my_share, rank, run_parallel, wait_for_all, world_size
 from ..values import nearest
@@ -105,8 +105,7 @@ def restore_photos(inputs: Sequence[str],
         weights = chosen.name if chosen else BUNDLED_WEIGHTS
     loading = (('weights', weights), *machine)
     deblurrer = loaded_deblurrer(loading)
-    changes = {key: value for key, value in settings.items() if key not in ('point', 'samples')}
-    point = deblurrer.operating_point(settings.get('point'), num_samples=settings.get('samples'), **changes)
+    point = deblurrer.point_of(settings)
     if chosen and rank() == 0:
         print(chosen.words(point.words if isinstance(deblurrer.net, SamplingNetwork) else 'one pass'))
     _check_save(save, deblurrer.net, point.num_samples)
@@ -193,7 +192,7 @@ def _restore(job: _Job, on_call: Callable[[int, int], object] | None = None) -> 
                              'which does what is missing.') from error
         return str(error) if job.photo.name in str(error) else f'{job.photo}: {error}'
     except (MemoryError, RuntimeError) as error:
-        if 'memory' not in f'{type(error).__name__} {error}'.lower():
+        if not is_out_of_memory(error):
             raise
         return f'{job.photo} does not fit into memory; restore it with smaller tiles, for example --tile 512, or fewer workers.'
     if result.tiling:
@@ -203,7 +202,7 @@ def _restore(job: _Job, on_call: Callable[[int, int], object] | None = None) -> 
     try:
         _write(result, job.target, job.save)
     except InputError as error:
-        if isinstance(error.__cause__, OSError):  # no space, no folder, no permission
+        if is_of_the_system(error):
             raise
         return str(error)
     return None

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, is_of_the_system
 from ..files import make_folder
 from ..processes import world_size
 from .choice import BUNDLED_WEIGHTS
@@ -124,7 +124,7 @@ def watch_folders(inputs: Sequence[str],
                 try:
                     code = restore_photos([str(photo)], f'{into}/', save=save, **{**options, 'overwrite': again})
                 except InputError as error:
-                    if isinstance(error.__cause__, OSError):  # no space, no permission
+                    if is_of_the_system(error):
                         raise
                     if photo.exists():  # else it went while it was restored
                         print(f'Error: {error}', file=sys.stderr)
@@ -142,6 +142,5 @@ def _check(options: dict[str, Any]) -> None:
     """Raise an InputError if weights or settings cannot be used, before the first photo comes."""
     loading = {key: options[key] for key in ('device', 'precision', 'tile', 'keep_sharp') if key in options}
     deblurrer = loaded_deblurrer((('weights', options.get('weights') or BUNDLED_WEIGHTS), *loading.items()))
-    settings = {key: value for key, value in options.items()
-                if key not in (*loading, 'weights', 'overwrite', 'speed', 'point', 'samples')}
-    deblurrer.operating_point(options.get('point'), num_samples=options.get('samples'), **settings)
+    deblurrer.point_of({key: value for key, value in options.items()
+                        if key not in (*loading, 'weights', 'overwrite', 'speed')})

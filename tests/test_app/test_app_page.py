@@ -180,6 +180,7 @@ def test_weights_that_are_missing_are_one_click_away_and_the_path_tells_what_it_
     wait_for_words(page, 'caption', 'Not restored')
     page.click('#point input')
     page.get_by_role('option', name='the path of --tradeoff').click()
+    page.wait_for_selector('#point:has-text("The knob chooses")')  # the answer sets the knob, also one turned before it comes
     turn(page, 'knob', 1)
     wait_for_words(page, 'caption', 'draws 1 sample of 100 calls')
     page.click('#weights input')

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ...checkpoints.weights_folder import find_weights
-from ...errors import InputError
+from ...errors import InputError, is_of_the_system
 from ...files import make_folder, sha256_of, to_json, write_atomically, write_text
 from ...processes import my_share, rank, wait_for_all
 from ..choice import BUNDLED_WEIGHTS, choose
 from ..deblurrer import Deblurrer
-from ..devices import process_device
+from ..folder import loaded_deblurrer
 from ..photos import Photo, read_photo, write_photo
 from .reading import SUFFIXES, Video, frames, inspect, require_av
 from .writing import check_encodable, write_video
@@ -76,6 +76,7 @@ def restore_videos(videos: Sequence[str | Path],
               'again).')
     wait_for_all()
     faults = []
+    machine = (('device', device), ('precision', precision), ('tile', tile), ('keep_sharp', keep_sharp))
     deblurrer, told = None, {}
     for video in my_share(list(missing)):
         try:
@@ -87,21 +88,18 @@ def restore_videos(videos: Sequence[str | Path],
         if lost:
             print(f'Note: {video}: {missing[video].name} does not keep {", ".join(lost)}.', file=sys.stderr)
         if deblurrer is None:
-            loading: dict[str, Any] = {'device': str(process_device(device)), 'precision': precision, 'tile': tile,
-                                       'keep_sharp': keep_sharp}
             if weights is None and speed == 'best':
-                weights = choose('best', (whole.height, whole.width), partial(Deblurrer.from_pretrained, **loading)).name
+                weights = choose('best', (whole.height, whole.width),
+                                 lambda name: loaded_deblurrer((('weights', name), *machine))).name
             weights = weights or BUNDLED_WEIGHTS
-            deblurrer = Deblurrer.from_pretrained(weights, **loading)
-            changes = {key: value for key, value in settings.items() if key not in ('point', 'samples')}
-            point = deblurrer.operating_point(settings.get('point'), num_samples=settings.get('samples'), **changes)
-            told = {'weights': sha256_of(find_weights(weights)), 'point': vars(point), 'precision': deblurrer.precision,
-                    'keep_sharp': keep_sharp}
+            deblurrer = loaded_deblurrer((('weights', weights), *machine))
+            told = {'weights': sha256_of(find_weights(weights)), 'point': vars(deblurrer.point_of(settings)),
+                    'precision': deblurrer.precision, 'keep_sharp': keep_sharp}
         make_folder(missing[video].parent)
         try:
             _restore(whole, missing[video], deblurrer, settings, told)
         except InputError as error:
-            if isinstance(error.__cause__, OSError):  # no space, no folder, no permission
+            if is_of_the_system(error):
                 raise
             faults.append(str(error))
     for fault in faults:
