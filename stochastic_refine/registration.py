@@ -19,7 +19,10 @@ from .data.image_files import SYSTEM_FILES
 from .errors import InputError
 
 #: Everything that options files can name besides the networks (those list themselves in ``archs``), and the module it is in.
-DATASETS = {'SyntheticBlurDataset': '.data.synthetic_blur_dataset'}
+DATASETS = {
+    'PredictedImageDataset': '.data.predicted_image_dataset',
+    'SyntheticBlurDataset': '.data.synthetic_blur_dataset',
+}
 LOSSES = {
     'NoisePredictionLoss': '.losses.noise_loss',
     'FlowLoss': '.losses.flow_loss',

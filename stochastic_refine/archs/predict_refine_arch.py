@@ -184,13 +184,15 @@ class PredictRefineNet(nn.Module):
         return self.denoiser(torch.cat([r_t, condition], dim=1), noise_level).float()
 
     def forward(self, lq: Tensor, gt: Tensor | None = None,
-                noisy: tuple[Tensor, Tensor, Tensor | None] | None = None) -> Tensor | dict[str, Tensor]:
+                noisy: tuple[Tensor, Tensor, Tensor | None] | None = None,
+                initial: Tensor | None = None) -> Tensor | dict[str, Tensor]:
         """Restore ``lq``, or with ``gt`` or ``noisy`` return what a loss needs.
 
         Args:
             lq: Blurry image, (B, 3, H, W), [0, 1].
             gt: Sharp image like ``lq``; given in training only.
             noisy: A state that the caller made, ``(r_t, noise_level, initial)``; given in distillation only.
+            initial: The initial prediction where it is at hand already, like ``lq``.
 
         Returns:
             Without either one sample like ``lq``, the same at each call. With ``gt`` ``{'noise', 'noise_prediction'}``, whose
@@ -201,7 +203,7 @@ class PredictRefineNet(nn.Module):
         if noisy is not None:
             r_t, noise_level, initial = noisy
             return self.denoise(r_t, self.conditioning(lq, initial), noise_level)
-        initial = self.predict(lq)
+        initial = self.predict(lq) if initial is None else initial
         if gt is not None:
             condition = self.conditioning(lq, initial)
             if self.flow is not None:

@@ -19,6 +19,10 @@ from .image_files import check_whole, open_image
 from .random_streams import Draw, seed_item
 
 
+#: Data sets of pairs from two folders.
+PAIRED = ('PairedImageDataset', 'PredictedImageDataset')
+
+
 class CheckedDataset(data.Dataset):
     """Wraps a dataset built from options.
 
@@ -49,7 +53,7 @@ class CheckedDataset(data.Dataset):
             try:
                 self._check_files(i)
                 item = self.dataset[i]
-                if self.opt.get('type') == 'PairedImageDataset' and self.opt.get('phase') != 'train':
+                if self.opt.get('type') in PAIRED and self.opt.get('phase') != 'train':
                     _check_sizes(item, self.opt.get('scale', 1))
                 return item
             except InputError as error:

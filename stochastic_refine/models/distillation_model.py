@@ -169,11 +169,11 @@ class ProgressiveDistillationModel(StochasticRefineModel):
 
     # ---------------------------------------------------------------- one iteration
 
-    def losses(self, lq: Tensor, gt: Tensor) -> dict[str, Tensor]:
+    def losses(self, lq: Tensor, gt: Tensor, initial: Tensor | None = None) -> dict[str, Tensor]:
         teacher, point = self.teacher, self.teacher_point
         with self._autocast():
             with torch.no_grad():
-                initial = teacher.predict(lq)
+                initial = teacher.predict(lq) if initial is None else initial
             condition = teacher.conditioning(lq, initial)
             r_t, noise_level, noise, weight = distillation_target(
                 lambda state, level: teacher.denoise(state, condition, level), gt, initial, point.schedule, self.stride,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -60,21 +60,21 @@ class ProgressivePatches:
         ends = accumulate(self.iters)
         return min(sum(iteration > end for end in ends), len(self.iters) - 1)
 
-    def cut(self, lq: Tensor, gt: Tensor, iteration: int) -> tuple[Tensor, Tensor]:
-        """A random subset of a batch and a random window of it, the same of both tensors, as the iteration's stage wants.
+    def cut(self, batch: Sequence[Tensor], iteration: int) -> tuple[Tensor, ...]:
+        """A random subset of a batch and a random window of it, the same of all tensors, as the iteration's stage wants.
 
         Args:
-            lq, gt: (B, C, H, W), as loaded.
+            batch: (B, C, H, W) each, as loaded.
             iteration: Current iteration, from 1.
 
         Returns:
-            Both as (b, C, size, size); drawn from PyTorch's global generator on the CPU.
+            All as (b, C, size, size); drawn from PyTorch's global generator on the CPU.
         """
         stage = self.stage(iteration)
         size, count = self.gt_sizes[stage], self.mini_batch_sizes[stage]
-        if count < len(gt):
-            chosen = torch.randperm(len(gt))[:count].to(gt.device)
-            lq, gt = lq[chosen], gt[chosen]
-        height, width = gt.shape[-2:]
+        if count < len(batch[0]):
+            chosen = torch.randperm(len(batch[0]))[:count].to(batch[0].device)
+            batch = [x[chosen] for x in batch]
+        height, width = batch[0].shape[-2:]
         top, left = (int(torch.randint(max(side - size, 0) + 1, ())) for side in (height, width))
-        return tuple(x[..., top:top + size, left:left + size] for x in (lq, gt))
+        return tuple(x[..., top:top + size, left:left + size] for x in batch)

@@ -192,6 +192,13 @@ class RestorationModel(SavedTraining, ShardedValidation, SRModel):
 
     # ---------------------------------------------------------------- one iteration
 
+    #: The names of what :meth:`losses` gets.
+    batch: tuple[str, ...] = ('lq', 'gt')
+
+    def loaded(self) -> list[Tensor]:
+        """The batch, (B, C, H, W) each."""
+        return [getattr(self, name) for name in self.batch]
+
     def losses(self, lq: Tensor, gt: Tensor) -> dict[str, Tensor]:
         """The weighted losses of one part of a batch; their sum is minimised."""
         with self._autocast():
@@ -216,7 +223,8 @@ class RestorationModel(SavedTraining, ShardedValidation, SRModel):
         # so that neither validation nor an interruption changes what is drawn
         seed_iteration(stream_seed('iteration', self.opt['manual_seed'], self.opt['rank'], current_iter))
         if self.progressive:
-            self.lq, self.gt = self.progressive.cut(self.lq, self.gt, current_iter)
+            for name, value in zip(self.batch, self.progressive.cut(self.loaded(), current_iter)):
+                setattr(self, name, value)
         for optimizer in self.optimizers:
             optimizer.zero_grad()
         self.log_dict = self.reduce_loss_dict(self.backward(current_iter))
@@ -237,7 +245,7 @@ class RestorationModel(SavedTraining, ShardedValidation, SRModel):
 
     def backward(self, current_iter: int) -> dict[str, Tensor]:
         """Fill the gradients for this iteration's update; the losses, for the log."""
-        return self.backward_by_parts(self.net_g, self.losses, self.lq, self.gt)
+        return self.backward_by_parts(self.net_g, self.losses, *self.loaded())
 
     def backward_by_parts(self, net: nn.Module, losses_of: Callable[..., dict[str, Tensor]],
                           *batch: Tensor) -> dict[str, Tensor]:

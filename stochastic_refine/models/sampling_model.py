@@ -22,6 +22,9 @@ class SamplingModel(RestorationModel):
     Overridden: the named results, the metadata. Inherited: everything else.
     """
 
+    #: The initial prediction where the data set holds it, (B, 3, H, W).
+    initial: Tensor | None = None
+
     def __init__(self, opt: dict[str, Any]) -> None:
         self.operating_points = operating_points_of(opt.get('val') or {}, self.rules(opt))
         super().__init__(opt)
@@ -54,7 +57,7 @@ class SamplingModel(RestorationModel):
 
     def restorations(self) -> dict[str, Tensor]:
         restorer = self.restorer()
-        initial = restorer.predict(self.lq[0])
+        initial = restorer.predict(self.lq[0]) if self.initial is None else self.initial[0]
         results = {} if initial is None else {'initial': initial[None].clamp(0, 1)}
         for name, point in self.operating_points.items():
             results[name] = restorer.restore(self.lq[0], point, initial=initial).image[None]

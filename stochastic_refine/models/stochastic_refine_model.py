@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from basicsr.losses import build_loss
 from torch import Tensor
 
 from ..archs.predict_refine_arch import is_flow
+from ..checkpoints.weights_folder import find_weights
+from ..data.predictions import origin_in
 from ..errors import InputError
+from ..files import sha256_of
 from .sampling_model import SamplingModel
 
 
@@ -24,7 +28,10 @@ class StochasticRefineModel(SamplingModel):
     Keys of an operating point in ``val:`` are ``sampler``, ``steps``, ``final_variance``, ``num_samples``, ``average``,
     ``seed``, ``eta``, ``clamp``; a flow's has ``last_time`` and is ``flow_euler`` with 2 steps by default.
 
-    Overridden: the losses. Inherited: everything else.
+    With ``PredictedImageDataset`` in ``datasets:``, the predictions that it holds stand for those of the predictor, which then
+    must be frozen and have the weights that they were made with.
+
+    Overridden: the losses, feeding. Inherited: everything else.
     """
 
     @classmethod
@@ -36,6 +43,7 @@ class StochasticRefineModel(SamplingModel):
             refiner = 'flow' if flow else 'diffusion'
             raise InputError(f'train: {other} has no meaning for network_g: refiner: {refiner}, '
                              f'whose loss is {key}; rename or remove it.')
+        _check_predictions(opt)
         super().check_options(opt)
 
     @classmethod
@@ -55,9 +63,14 @@ class StochasticRefineModel(SamplingModel):
             train_opt.get('noise_opt') or {'type': 'NoisePredictionLoss'}
         self.cri_refiner = build_loss(objective).to(self.device)
 
-    def losses(self, lq: Tensor, gt: Tensor) -> dict[str, Tensor]:
+    def feed_data(self, data: dict[str, Any]) -> None:
+        super().feed_data(data)
+        self.initial = data['initial'].to(self.device) if 'initial' in data else None
+        self.batch = ('lq', 'gt') if self.initial is None else ('lq', 'gt', 'initial')
+
+    def losses(self, lq: Tensor, gt: Tensor, initial: Tensor | None = None) -> dict[str, Tensor]:
         with self._autocast():
-            output = self.net_g(lq, gt=gt)
+            output = self.net_g(lq, gt=gt, initial=initial)
         if is_flow(self.opt['network_g']):
             losses = {'l_flow': self.cri_refiner(output['residual_prediction'], output['residual'], output['weight'])}
         else:
@@ -65,3 +78,18 @@ class StochasticRefineModel(SamplingModel):
         if self.cri_pix and 'initial' in output:
             losses['l_initial'] = self.cri_pix(output['initial'], gt)
         return losses
+
+
+def _check_predictions(opt: Mapping[str, Any]) -> None:
+    """Refuse stored predictions of another predictor than the network's, or of one that learns."""
+    predictor = opt['network_g'].get('predictor') or {}
+    for name, dataset in (opt.get('datasets') or {}).items():
+        if dataset.get('type') != 'PredictedImageDataset':
+            continue
+        where, folder, weights = f'datasets: {name}', dataset['dataroot_initial'], predictor.get('pretrained')
+        if not (weights and predictor.get('frozen')):
+            raise InputError(f'{where}: the predictions in {folder} stand for a predictor that stays as it is; give network_g: '
+                             'predictor: {pretrained: WEIGHTS, frozen: true}, or use PairedImageDataset.')
+        if origin_in(folder).weights != sha256_of(find_weights(weights)):
+            raise InputError(f'{where}: the predictions in {folder} were made with other weights than network_g: predictor: '
+                             f'pretrained {weights}; make them anew: stochastic-refine prepare predictions.')

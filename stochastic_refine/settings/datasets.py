@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..data.archives import first_few, leaves_its_folder
+from ..data.checked_dataset import PAIRED
 from ..data.image_files import FORMATS, SYSTEM_FILES, open_image, upright_size
+from ..data.predictions import origin_in
 from ..data.synthetic_blur_dataset import camera_blur, find_images
 from ..errors import InputError
 from ..values import (
@@ -34,6 +36,7 @@ from ..values import (
 _DATASETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     'SyntheticBlurDataset': (('dataroot_gt', ), ('gt_size', )),
     'PairedImageDataset': (('dataroot_gt', 'dataroot_lq', 'io_backend'), ('gt_size', 'use_hflip', 'use_rot')),
+    'PredictedImageDataset': (('dataroot_gt', 'dataroot_lq', 'dataroot_initial', 'io_backend'), ('gt_size', 'use_hflip', 'use_rot')),
     'SingleImageDataset': (('dataroot_lq', 'io_backend'), ()),
 }
 #: Keys of every data set, read by BasicSR's loaders and by :class:`CheckedDataset`.
@@ -41,7 +44,7 @@ _ANY_DATASET = {'name': NAME, 'type': TEXT, 'num_worker_per_gpu': number(0, 1000
                 'dataset_enlarge_ratio': number(1, 10**6), 'persistent_workers': FLAG, 'pin_memory': FLAG,
                 'prefetch_mode': one_of(None, 'cpu', 'cuda'), 'num_prefetch_queue': COUNT, 'skip_corrupt': FLAG,
                 'max_images': optional(COUNT), 'scale': COUNT}
-_DATASET = {**_ANY_DATASET, 'dataroot_gt': TEXT, 'dataroot_lq': TEXT, 'io_backend': BLOCK, 'meta_info_file': optional(TEXT),
+_DATASET = {**_ANY_DATASET, 'dataroot_gt': TEXT, 'dataroot_lq': TEXT, 'dataroot_initial': TEXT, 'io_backend': BLOCK, 'meta_info_file': optional(TEXT),
             'filename_tmpl': TEXT, 'gt_size': optional(COUNT), 'use_hflip': FLAG, 'use_rot': FLAG, 'mean': optional(COLOUR),
             'std': optional(COLOUR), 'color': optional(TEXT), 'trajectory_length': span(512), 'noise_sigma': span(256),
             'trajectory': optional(BLOCK), 'blur': optional(either(TEXT, BLOCK)), 'linear_light': FLAG,
@@ -109,8 +112,10 @@ def _check_images(where: str, dataset: Mapping[str, Any], phase: str) -> None:
         find_images(dataset['dataroot_gt'])
     if dataset['type'] == 'SingleImageDataset' and dataset['io_backend']['type'] == 'disk':
         _check_strangers(Path(dataset['dataroot_lq']).expanduser(), dataset, where)
-    if dataset['type'] != 'PairedImageDataset':
+    if dataset['type'] not in PAIRED:
         return
+    if dataset['type'] == 'PredictedImageDataset':
+        _check_predictions(where, dataset)
     lq, gt = (Path(dataset[key]).expanduser() for key in ('dataroot_lq', 'dataroot_gt'))
     if dataset['io_backend']['type'] == 'lmdb':
         for root in (lq, gt):
@@ -152,6 +157,16 @@ def _check_images(where: str, dataset: Mapping[str, Any], phase: str) -> None:
     if phase != 'train' and dataset.get('scale', 1) == 1:  # in training they differ in a crop at the latest, which names them
         for name in sorted(expected):
             _check_sizes(lq / name, gt / expected[name], where)
+
+
+def _check_predictions(where: str, dataset: Mapping[str, Any]) -> None:
+    """Refuse settings of BasicSR's pairs that have no meaning beside predictions, and a folder that holds none."""
+    if dataset['io_backend']['type'] != 'disk':
+        raise InputError(f"{where}: PredictedImageDataset reads files; set io_backend: {{type: disk}}.")
+    for key in ('mean', 'std', 'color', 'scale'):
+        if dataset.get(key, 1) not in (1, None):
+            raise InputError(f'{where}: {key} has no meaning for PredictedImageDataset; remove it.')
+    attempt(where, origin_in, dataset['dataroot_initial'])
 
 
 def _check_strangers(folder: Path, dataset: Mapping[str, Any], where: str) -> set[str]:

@@ -32,7 +32,7 @@ def test_both_images_are_cut_alike_at_every_place_and_from_every_image(patches):
     torch.manual_seed(0)
     corners, images = set(), set()
     for _ in range(1500):
-        lq, gt = stages.cut(x, x + 0.5, 4)
+        lq, gt = stages.cut([x, x + 0.5], 4)
         assert lq.shape == (2, 3, 16, 16) and torch.equal(gt, lq + 0.5)
         first = [int(v) for v in lq[:, 0, 0, 0]]
         images.add(tuple(v // (3 * 32 * 32) for v in first))
@@ -41,9 +41,9 @@ def test_both_images_are_cut_alike_at_every_place_and_from_every_image(patches):
         corners.add((top, left))
     assert len(corners) > 280 and max(corners) == (16, 16) and min(corners) == (0, 0)  # of 17 x 17
     assert images == {(i, j) for i in range(4) for j in range(4) if i != j}
-    lq, _ = stages.cut(x, x, 1)
+    lq, _ = stages.cut([x, x], 1)
     assert lq.shape == (4, 3, 8, 8)
-    lq, _ = stages.cut(x, x, 99)
+    lq, _ = stages.cut([x, x], 99)
     assert lq.shape == (1, 3, 32, 32)
 
 
@@ -54,9 +54,9 @@ def images_index(value):
 def test_draws_repeat_with_the_random_state(patches):
     stages, x = patches.from_options(DATASET), numbered()
     state = torch.random.get_rng_state()
-    first = stages.cut(x, x, 4)[0]
+    first = stages.cut([x, x], 4)[0]
     torch.random.set_rng_state(state)
-    assert torch.equal(stages.cut(x, x, 4)[0], first)
+    assert torch.equal(stages.cut([x, x], 4)[0], first)
 
 
 def test_the_model_trains_on_the_stage(build_model, restoration_options):
