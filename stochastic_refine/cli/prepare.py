@@ -11,7 +11,7 @@ from .arguments import Commands, add_device, check_at_least
 
 def add_prepare(commands: Commands) -> None:
     parser = commands.add_parser('prepare', help="lay a downloaded archive's folder out for training and testing")
-    parser.add_argument('dataset', help='gopro, hide, realblur, realblur_j or realblur_r; synthetic blurs any folder of photos; '
+    parser.add_argument('dataset', help='gopro, hide, realblur, realblur_j, realblur_r; synthetic blurs any folder of photos, '
                         'predictions keeps what a slow predictor makes of each image')
     parser.add_argument('--from', dest='source', type=Path, required=True,
                         help='the unpacked archive, or the folder of photos; predictions: the folder with input/ and target/')

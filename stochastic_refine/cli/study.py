@@ -12,6 +12,7 @@ from .arguments import Commands, add_device, add_pairs, check_at_least
 from .preference import add_preference
 
 if TYPE_CHECKING:
+    from ..comparison.systems import Network
     from ..inference.operating_point import OperatingPoint
     from ..studies.report import StudyReport
 
@@ -41,8 +42,8 @@ def _add_uncertainty(studies: Commands) -> None:
     _add_network(parser)
     parser.add_argument('--samples', type=int, default=8, help='samples per photo (default: 8)')
     _add_sampling(parser)
-    parser.add_argument('--schedule', default='20:0.2', metavar='STEPS:VARIANCE',
-                        help='steps and final variance (default: 20:0.2)')
+    parser.add_argument('--schedule', metavar='STEPS:VARIANCE',
+                        help="steps and final variance (default: 20:0.2, or what the network's own sampler is made for)")
     parser.add_argument('--lengths', type=float, nargs='+', default=(2, 4, 6, 8, 10, 12), metavar='PIXELS',
                         help='lengths of the blur paths (default: 2 4 6 8 10 12)')
     parser.add_argument('--blur-photos', type=int, default=4, help='photos to blur; 0 leaves that part out (default: 4)')
@@ -145,15 +146,16 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_sampling(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--sampler', default='ancestral', help='ancestral, ddim or dpmpp_2m (default: ancestral)')
-    parser.add_argument('--clamp', action=argparse.BooleanOptionalAction, default=True,
+    parser.add_argument('--sampler', help="ancestral, ddim, dpmpp_2m or another of the network's (default: its first)")
+    parser.add_argument('--clamp', action=argparse.BooleanOptionalAction,
                         help="keep estimates in range (default); --no-clamp is the paper's")
     parser.add_argument('--seed', type=int, default=0, help='seed of the first sample (default: 0)')
 
 
 def _add_schedules(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--schedules', nargs='+', default=_SCHEDULES, metavar='STEPS:VARIANCE',
-                        help=f"steps and final variance of each point (default: {' '.join(_SCHEDULES)})")
+    parser.add_argument('--schedules', nargs='+', metavar='STEPS:VARIANCE',
+                        help=f"steps and final variance of each point (default: {' '.join(_SCHEDULES)}, or what the network's "
+                        'own sampler is made for)')
     _add_sampling(parser)
 
 
@@ -182,20 +184,21 @@ def _data(args: argparse.Namespace) -> dict[str, Any]:
             'device': choose_device(args.device), 'max_images': args.max_images}
 
 
-def _points(args: argparse.Namespace) -> list[OperatingPoint]:
-    from ..studies.inputs import parse_schedule
-    return [parse_schedule(text, sampler=args.sampler, clamp=args.clamp, seed=args.seed) for text in args.schedules]
+def _points(args: argparse.Namespace, network: Network) -> list[OperatingPoint]:
+    from ..studies.inputs import study_points
+    return study_points(network, args.schedules, _SCHEDULES, args.sampler, args.clamp, seed=args.seed)
 
 
 def _uncertainty(args: argparse.Namespace) -> StudyReport:
-    from ..studies.inputs import parse_schedule, study_network
+    from ..studies.inputs import study_network, study_points
     from ..studies.uncertainty import RisingBlur, uncertainty_study
-    point = parse_schedule(args.schedule, sampler=args.sampler, clamp=args.clamp, seed=args.seed, num_samples=args.samples)
+    network = study_network(args.options, args.weights, args.precision)
+    point, = study_points(network, args.schedule and [args.schedule], ['20:0.2'], args.sampler, args.clamp, seed=args.seed,
+                          num_samples=args.samples)
     blur = None
     if args.blur_photos:
         blur = RisingBlur(tuple(sorted(set(args.lengths))), args.blur_photos, args.blur_size, args.blur_samples or args.samples,
                           args.blur_noise, args.seed, args.blur_straight)
-    network = study_network(args.options, args.weights, args.precision)
     return uncertainty_study(network=network, point=point, blur=blur, **_data(args))
 
 
@@ -215,7 +218,8 @@ def _latency(args: argparse.Namespace) -> StudyReport:
     from ..studies.inputs import study_network
     from ..studies.latency import latency_study
     networks = [study_network(None, system, args.precision) for system in args.systems]
-    return latency_study(networks=networks, points=_points(args), metrics=args.metrics, **_data(args))
+    return latency_study(networks=networks, points=[_points(args, network) for network in networks],
+                         metrics=args.metrics, **_data(args))
 
 
 def _ablation(args: argparse.Namespace) -> StudyReport:
@@ -242,5 +246,6 @@ def _entropy(args: argparse.Namespace) -> StudyReport:
 def _diversity(args: argparse.Namespace) -> StudyReport:
     from ..studies.diversity import diversity_study
     from ..studies.inputs import study_network
-    return diversity_study(network=study_network(args.options, args.weights, args.precision), points=_points(args),
-                           samples=args.samples, metrics=args.metrics, **_data(args))
+    network = study_network(args.options, args.weights, args.precision)
+    return diversity_study(network=network, points=_points(args, network), samples=args.samples, metrics=args.metrics,
+                           **_data(args))

@@ -18,7 +18,6 @@ from .even_crops import EvenCrops
 from .image_files import check_whole, open_image
 from .random_streams import Draw, seed_item
 
-
 #: Data sets of pairs from two folders.
 PAIRED = ('PairedImageDataset', 'PredictedImageDataset')
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from basicsr.data.paired_image_dataset import PairedImageDataset
 from basicsr.data.transforms import augment, paired_random_crop
-from basicsr.utils import img2tensor, imfrombytes
+from basicsr.utils import imfrombytes, img2tensor
 
 from ..errors import InputError
 from .predictions import origin_in, origin_of
@@ -44,7 +44,8 @@ class PredictedImageDataset(PairedImageDataset):
     def _prediction(self, lq: Path, content: bytes) -> bytes:
         path = self.folder / f'{lq.stem}.png'
         if not path.is_file():
-            raise InputError(f'{path}, the prediction of {lq}, does not exist; run stochastic-refine prepare predictions again.')
+            raise InputError(f'{path}, the prediction of {lq}, does not exist; run stochastic-refine prepare predictions '
+                             'again.')
         prediction = path.read_bytes()
         origin = origin_of(prediction, path)
         if origin.lq != hashlib.sha256(content).hexdigest():

@@ -36,7 +36,8 @@ from ..values import (
 _DATASETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     'SyntheticBlurDataset': (('dataroot_gt', ), ('gt_size', )),
     'PairedImageDataset': (('dataroot_gt', 'dataroot_lq', 'io_backend'), ('gt_size', 'use_hflip', 'use_rot')),
-    'PredictedImageDataset': (('dataroot_gt', 'dataroot_lq', 'dataroot_initial', 'io_backend'), ('gt_size', 'use_hflip', 'use_rot')),
+    'PredictedImageDataset': (('dataroot_gt', 'dataroot_lq', 'dataroot_initial', 'io_backend'),
+                              ('gt_size', 'use_hflip', 'use_rot')),
     'SingleImageDataset': (('dataroot_lq', 'io_backend'), ()),
 }
 #: Keys of every data set, read by BasicSR's loaders and by :class:`CheckedDataset`.
@@ -44,7 +45,8 @@ _ANY_DATASET = {'name': NAME, 'type': TEXT, 'num_worker_per_gpu': number(0, 1000
                 'dataset_enlarge_ratio': number(1, 10**6), 'persistent_workers': FLAG, 'pin_memory': FLAG,
                 'prefetch_mode': one_of(None, 'cpu', 'cuda'), 'num_prefetch_queue': COUNT, 'skip_corrupt': FLAG,
                 'max_images': optional(COUNT), 'scale': COUNT}
-_DATASET = {**_ANY_DATASET, 'dataroot_gt': TEXT, 'dataroot_lq': TEXT, 'dataroot_initial': TEXT, 'io_backend': BLOCK, 'meta_info_file': optional(TEXT),
+_DATASET = {**_ANY_DATASET, 'dataroot_gt': TEXT, 'dataroot_lq': TEXT, 'dataroot_initial': TEXT, 'io_backend': BLOCK,
+            'meta_info_file': optional(TEXT),
             'filename_tmpl': TEXT, 'gt_size': optional(COUNT), 'use_hflip': FLAG, 'use_rot': FLAG, 'mean': optional(COLOUR),
             'std': optional(COLOUR), 'color': optional(TEXT), 'trajectory_length': span(512), 'noise_sigma': span(256),
             'trajectory': optional(BLOCK), 'blur': optional(either(TEXT, BLOCK)), 'linear_light': FLAG,

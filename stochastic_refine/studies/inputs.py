@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .. import __version__
-from ..archs.sampling import SamplingNetwork
+from ..archs.sampling import NATIVE, Rules, SamplingNetwork, rules_of
 from ..comparison.caches import read_arrays
 from ..comparison.pairs import ImagePair, pairs_of_data_folder, pairs_of_folders, pairs_of_options
 from ..comparison.provenance import code_identity, commit, machine
@@ -32,13 +32,17 @@ from ..comparison.scoring import (
     unavailable_metrics,
 )
 from ..comparison.systems import Folders, Network, parse_system
-from ..diffusion import FLOW_SAMPLERS
+from ..diffusion import DIFFUSION_SAMPLERS, FLOW_SAMPLERS
 from ..errors import InputError
 from ..files import write_atomically
 from ..inference.operating_point import OperatingPoint
 from ..inference.restorer import Restorer
 from ..settings.options_file import read_options_file
 
+#: Of a schedule's text by sampler: what its second number is, and how it is written.
+_FORMS = {**dict.fromkeys(DIFFUSION_SAMPLERS, ('final_variance', 'STEPS:FINAL_VARIANCE, for example 20:0.2')),
+          **dict.fromkeys(FLOW_SAMPLERS, ('last_time', 'STEPS or STEPS:LAST_TIME, for example 2 or 3:0.5')),
+          NATIVE: ('', 'STEPS, for example 50')}
 #: What is computed from one pair: blurred (3, H, W) in [0, 1] and sharp (H, W, 3) BGR uint8 give named numbers and arrays.
 Compute = Callable[[Tensor, NDArray[np.uint8]], Mapping[str, Any]]
 
@@ -96,22 +100,53 @@ def restorer_of(network: Network, device: torch.device) -> Restorer:
     return Restorer(network.load(device), precision=network.precision, tile=network.tile, window=network.window)
 
 
-def parse_schedule(text: str, **settings: Any) -> OperatingPoint:
-    """An operating point from ``STEPS:FINAL_VARIANCE``, e.g. ``20:0.2``, or a flow's ``STEPS[:LAST_TIME]``; further settings.
+def study_points(network: Network, schedules: Sequence[str] | None, usual: Sequence[str], sampler: str | None = None,
+                 clamp: bool | None = None, **settings: Any) -> list[OperatingPoint]:
+    """The operating points that a study asks of a network.
+
+    Args:
+        network: Whose samples are drawn; of a deterministic one, points mean nothing.
+        schedules: As :func:`parse_schedule` reads them; None for ``usual`` ones, which are a diffusion's: a flow, or a network
+            with a sampler of its own, has the one point that it is made for.
+        sampler: None for ``ancestral``, or where the network cannot be drawn from by that its own.
+        clamp: None for yes, where the sampler has the choice.
+        **settings: Others of :class:`~stochastic_refine.inference.operating_point.OperatingPoint`.
 
     Raises:
-        InputError: If the text is not of that form or a number is out of range.
+        InputError: If a schedule is none, or a setting means nothing to the network.
+    """
+    rules = rules_of(network.network) or Rules('deterministic', tuple(DIFFUSION_SAMPLERS))
+    sampler = sampler or ('ancestral' if 'ancestral' in rules.samplers else rules.samplers[0])
+    if clamp is not None or sampler != NATIVE:
+        settings['clamp'] = clamp is not False
+    if schedules is None and sampler not in DIFFUSION_SAMPLERS:
+        own = {**rules.default, 'sampler': sampler, **settings}
+        points = [OperatingPoint.from_options(own, network.name)]
+    else:
+        points = [parse_schedule(text, sampler=sampler, **settings) for text in schedules or usual]
+    for point in points:
+        rules.check(point, network.name)
+    return points
+
+
+def parse_schedule(text: str, **settings: Any) -> OperatingPoint:
+    """An operating point from ``STEPS:FINAL_VARIANCE``, e.g. ``20:0.2``, a flow's ``STEPS[:LAST_TIME]``, or ``STEPS`` of a
+    network's own sampler; further settings.
+
+    Raises:
+        InputError: If the text is not of that form, a number is out of range, or a setting means nothing to the sampler.
     """
     steps, colon, value = text.partition(':')
-    flow = settings.get('sampler') in FLOW_SAMPLERS
+    second, form = _FORMS.get(str(settings.get('sampler', 'ancestral')), _FORMS['ancestral'])
     try:
-        numbers = {'steps': int(steps)}
-        if colon or not flow:
-            numbers['last_time' if flow else 'final_variance'] = float(value)
+        numbers: dict[str, Any] = {'steps': int(steps)}
+        if colon and second:
+            numbers[second] = float(value)
+        elif bool(colon) != (second == 'final_variance'):
+            raise ValueError
     except ValueError:
-        form = 'STEPS or STEPS:LAST_TIME, for example 2 or 3:0.5' if flow else 'STEPS:FINAL_VARIANCE, for example 20:0.2'
         raise InputError(f"'{text}' is no schedule; write {form}.") from None
-    return OperatingPoint(**numbers, **settings)
+    return OperatingPoint.from_options({**numbers, **settings}, f'schedule {text}')
 
 
 def provenance(chosen: Sequence[ImagePair], pairs: Sequence[ImagePair], device: torch.device) -> dict[str, Any]:

@@ -7,6 +7,7 @@ them in the denoiser) and finds the latter up to 7 times faster for comparable q
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -34,12 +35,12 @@ if TYPE_CHECKING:
 
 def latency_study(images: Sequence[ImagePair],
                   networks: Sequence[Network],
-                  points: Sequence[OperatingPoint],
+                  points: Sequence[Sequence[OperatingPoint]],
                   output: Path,
                   device: torch.device,
                   metrics: str = 'lpips,stlpips,psnr',
                   max_images: int | None = None) -> StudyReport:
-    """Write ``latency.csv|json|png``; one row per network and operating point, one for a deterministic network.
+    """Write ``latency.csv|json|png``; one row for each network at each of its ``points``, one for a deterministic network.
 
     ``seconds`` is the median wall-clock time of one image with one sample, initial prediction included, reading and scoring
     not; ``calls`` counts network calls per image without tiling; ``gflops`` is for 1280x720 (NaN where mmengine is missing);
@@ -50,11 +51,11 @@ def latency_study(images: Sequence[ImagePair],
     keys = known_metrics(metrics, words)
     chosen = spread_evenly(images, max_images)
     rows = []
-    for network in networks:
+    for network, of_network in zip(networks, points):
         restorer = restorer_of(network, device)
         samples = isinstance(restorer.net, SamplingNetwork)
         ready = _Warmed(restorer)
-        for point in points if samples else points[:1]:
+        for point in of_network if samples else of_network[:1]:
 
             def compute(lq: Tensor, gt: NDArray[np.uint8], point: OperatingPoint = point,
                         ready: _Warmed = ready) -> dict[str, float]:
@@ -81,8 +82,8 @@ def latency_study(images: Sequence[ImagePair],
             scores = ', '.join(f'{COLUMNS[key].title} {row[key]:.4f}' for key in keys)
             words.append(f"{what}: {row['seconds']:.3f} s, {scores}")
     settings = {**provenance(chosen, images, device), 'networks': {network.name: network.record for network in networks},
-                'threads': torch.get_num_threads(), 'sampler': points[0].sampler, 'clamp': points[0].clamp,
-                'seed': points[0].seed}
+                'threads': torch.get_num_threads(),
+                'points': {network.name: [point.as_options() for point in each] for network, each in zip(networks, points)}}
     report = StudyReport('latency', rows, settings, words)
     report.write(output, {'': lambda figure: _draw(figure, rows, keys[0])})
     return report
@@ -99,7 +100,9 @@ class _Warmed:
         """The restored image and the seconds that it took, all work on a GPU included."""
         if lq.shape not in self.sizes:
             self.sizes.add(lq.shape)
-            self.restorer.restore(lq, OperatingPoint(steps=1))
+            rules = getattr(self.restorer.net, 'rules', None)
+            few = rules.steps if rules is not None and rules.steps else 1  # of a network trained for so many
+            self.restorer.restore(lq, replace(point, steps=few, grid_steps=None))
         self._wait()
         start = perf_counter()
         image = self.restorer.restore(lq, point).image
