@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 import multiprocessing
 import os
@@ -11,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,14 @@ import yaml
 REPOSITORY = Path(__file__).resolve().parents[1]
 # What the user of this machine has fetched is none of the tests' business; their own processes inherit this.
 os.environ['STOCHASTIC_REFINE_WEIGHTS'] = str(REPOSITORY / 'tests' / 'no weights here')
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have yapf, which MMEngine imports, write its cache of the grammar before the workers start: it does so in place, and a
+    worker that reads what another has begun to write fails over it."""
+    if not hasattr(config, 'workerinput'):
+        with suppress(ImportError):
+            importlib.import_module('yapf.pytree.pytree_utils')
 
 
 @pytest.fixture(scope='session')

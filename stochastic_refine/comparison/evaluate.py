@@ -28,7 +28,7 @@ from .pairs import Pair, check_kind, check_same_kind, match_names
 from .protocols import Protocol, pairs_of_test_set, protocol_named, spread_evenly
 from .provenance import commit, machine, timing_setup, version_of
 from .published import published_rows
-from .restoring import load_once, read_record, restore_all
+from .restoring import load_once, read_timed_record, restore_all
 from .scoring import (
     DEFAULT_METRICS,
     IMAGE_METRICS,
@@ -250,7 +250,7 @@ def _costs(entry: _Entry, notes: list[str], setup: str) -> dict[str, Score]:
     """Parameters, GFLOPs and seconds per image of a network's row."""
     if entry.network is None:
         return {}
-    records = [read_record(path) for images in entry.images for path in images.values()]
+    records = [read_timed_record(path) for images in entry.images for path in images.values()]
     times = [record['seconds'] for record in records if record and record.get('setup') == setup]
     if not times:
         others = dict.fromkeys(str(record.get('setup')) for record in records if record)

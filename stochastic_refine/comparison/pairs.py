@@ -18,6 +18,7 @@ from torch import Tensor
 from ..data.archives import first_few
 from ..data.checked_dataset import CheckedDataset
 from ..data.image_files import open_image, upright_size
+from ..data.recorded_png import to_pixels
 from ..data.synthetic_blur_dataset import IMAGE_SUFFIXES, read_rgb
 from ..errors import InputError
 from ..registration import register_all
@@ -64,8 +65,7 @@ class DatasetItem:
     def load(self) -> tuple[Tensor, NDArray[np.uint8]]:
         """Blurred image, (3, H, W) in [0, 1], and ground truth, (H, W, 3) BGR uint8."""
         item = _dataset(self.options)[self.index]
-        gt = (item['gt'] * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
-        return item['lq'], np.ascontiguousarray(gt[..., ::-1])
+        return item['lq'], np.ascontiguousarray(to_pixels(item['gt'].clamp(0, 1))[..., ::-1])
 
 
 ImagePair = Pair | DatasetItem

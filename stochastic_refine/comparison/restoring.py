@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,16 +15,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image, PngImagePlugin
-from torch import Tensor, nn
+from torch import nn
 
-from ..data.image_files import open_image
+from ..data.recorded_png import read_record, write_recorded
 from ..data.synthetic_blur_dataset import read_rgb
-from ..errors import InputError
-from ..files import write_atomically
 from ..inference.operating_point import OperatingPoint
 from ..inference.restorer import Restorer
 from ..processes import my_share, run_parallel, wait_for_all
@@ -34,8 +28,6 @@ from .pairs import Pair
 from .provenance import code_identity, timing_setup
 from .systems import Network
 
-#: Name of the text in the PNG files.
-TEXT = 'stochastic_refine'
 #: The initial prediction's name among the results.
 INITIAL = 'initial'
 
@@ -134,7 +126,7 @@ def _restore(job: _Job) -> None:
             image, seconds = _timed(restorer, lambda point=point: restorer.restore(lq, point, initial=initial).image)
         target.path.parent.mkdir(parents=True, exist_ok=True)
         timing = {'seconds': round(initial_seconds + seconds, 4), 'setup': job.setup}
-        _write(target.path, image, {**identity[target], **timing})
+        write_recorded(target.path, image, {**identity[target], **timing})
 
 
 def _timed(restorer: Restorer, call: Any) -> tuple[Any, float]:
@@ -152,32 +144,14 @@ def _identity(job: _Job, lq_hash: str, target: Target) -> dict[str, Any]:
 
 
 def _is_done(path: Path, identity: dict[str, Any]) -> bool:
-    record = read_record(path)
+    record = read_timed_record(path)
     return record is not None and {key: record.get(key) for key in identity} == identity
 
 
-def read_record(path: Path) -> dict[str, Any] | None:
+def read_timed_record(path: Path) -> dict[str, Any] | None:
     """What a restored image says of its making, with ``seconds`` under ``setup``; None for other files and missing ones."""
-    try:
-        with open_image(path) as image:
-            record = json.loads(image.info[TEXT])
-            image.verify()  # by its checksums; what was cut short is made again
-    except InputError:
-        return None
-    return record if isinstance(record, dict) and is_number(record.get('seconds')) else None
-
-
-def to_pixels(image: Tensor) -> NDArray[np.uint8]:
-    """(3, H, W) in [0, 1] to (H, W, 3) RGB uint8."""
-    return np.ascontiguousarray((image * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy())
-
-
-def _write(path: Path, image: Tensor, record: dict[str, Any]) -> None:
-    """Write (3, H, W) in [0, 1] as an 8-bit PNG that carries ``record``."""
-    text = PngImagePlugin.PngInfo()
-    text.add_text(TEXT, json.dumps(record, allow_nan=False))
-    write_atomically(path, lambda temporary: Image.fromarray(to_pixels(image)).save(
-        temporary, pnginfo=text, compress_level=3))
+    record = read_record(path)
+    return record if record is not None and is_number(record.get('seconds')) else None
 
 
 def _safe(name: str) -> str:

@@ -29,7 +29,7 @@ class PredictedImageDataset(PairedImageDataset):
     def __init__(self, opt: dict[str, Any]) -> None:
         super().__init__(opt)
         self.folder = Path(opt['dataroot_initial']).expanduser()
-        self.weights = origin_in(self.folder).weights
+        self.weights = origin_in(self.folder).predictor_sha256
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         paths = self.paths[index]
@@ -46,12 +46,11 @@ class PredictedImageDataset(PairedImageDataset):
         if not path.is_file():
             raise InputError(f'{path}, the prediction of {lq}, does not exist; run stochastic-refine prepare predictions '
                              'again.')
-        prediction = path.read_bytes()
-        origin = origin_of(prediction, path)
-        if origin.lq != hashlib.sha256(content).hexdigest():
+        origin = origin_of(path)
+        if origin.input_sha256 != hashlib.sha256(content).hexdigest():
             raise InputError(f'{path} is the prediction of another image than {lq}, which was changed since, or has its name '
                              'alone; run stochastic-refine prepare predictions again.')
-        if origin.weights != self.weights:
+        if origin.predictor_sha256 != self.weights:
             raise InputError(f'{self.folder} holds predictions of several weights ({path.name} is one); run stochastic-refine '
                              'prepare predictions again with those that you mean.')
-        return prediction
+        return path.read_bytes()

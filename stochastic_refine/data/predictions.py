@@ -7,54 +7,45 @@ is copied, left out or made anew is never taken for something else.
 
 from __future__ import annotations
 
-from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
 
 from ..errors import InputError
-from ..files import write_atomically
+from .recorded_png import read_record, write_recorded
 
 #: Name of the folder of predictions.
 FOLDER = 'initial'
-_KEYS = ('predictor_sha256', 'input_sha256')
 
 
 class Origin(NamedTuple):
     """What a prediction is of: the SHA-256 of the file of the predictor's weights, and of the blurred image's file."""
 
-    weights: str
-    lq: str
+    predictor_sha256: str
+    input_sha256: str
 
 
-def write_prediction(path: Path, pixels: NDArray[np.uint8], origin: Origin) -> None:
-    """Write a prediction, (H, W, 3), RGB, whole or not at all.
+def write_prediction(path: Path, image: Tensor, origin: Origin) -> None:
+    """Write a prediction, (3, H, W) in [0, 1] up to overshoot, whole or not at all.
 
     Raises:
         InputError: If it cannot be written.
     """
-    text = PngInfo()
-    for key, value in zip(_KEYS, origin):
-        text.add_text(key, value)
-    write_atomically(path, lambda temporary: Image.fromarray(pixels).save(temporary, compress_level=3, pnginfo=text))
+    write_recorded(path, image.clamp(0, 1), origin._asdict())
 
 
-def origin_of(content: bytes, name: str | Path) -> Origin:
-    """What the PNG ``content`` of the file ``name`` is a prediction of.
+def origin_of(path: Path) -> Origin:
+    """What a file is a prediction of.
 
     Raises:
-        InputError: If it does not say, or is no PNG.
+        InputError: If it does not say, or is not whole.
     """
     try:
-        with Image.open(BytesIO(content), formats=('PNG', )) as image:
-            return Origin(*(str(image.info[key]) for key in _KEYS))
-    except (OSError, KeyError, ValueError, SyntaxError) as error:
-        raise InputError(f'{name} is no prediction of stochastic-refine prepare predictions; remove it, and run that again.'
-                         ) from error
+        return Origin(**(read_record(path) or {}))
+    except TypeError as error:
+        raise InputError(f'{path} is no prediction of stochastic-refine prepare predictions, or damaged; remove it, and run '
+                         'that again.') from error
 
 
 def origin_in(folder: str | Path) -> Origin:
@@ -67,4 +58,4 @@ def origin_in(folder: str | Path) -> Origin:
     path = min(folder.glob('*.png'), default=None)
     if path is None:
         raise InputError(f'{folder} holds no prediction; make them with stochastic-refine prepare predictions.')
-    return origin_of(path.read_bytes(), path)
+    return origin_of(path)

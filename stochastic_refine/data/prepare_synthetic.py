@@ -14,6 +14,7 @@ from ..errors import InputError
 from ..files import make_folder, write_atomically, write_text
 from ..values import check_kinds, span
 from .image_files import is_system_file
+from .recorded_png import to_pixels
 from .synthetic_blur_dataset import SyntheticBlurDataset
 
 RECORD_NAME = 'synthetic.json'
@@ -69,8 +70,7 @@ def prepare_synthetic(source: Path, destination: Path, crop_size: int | None = N
             continue
         item = dataset[index]
         for key, path in paths.items():
-            pixels = (item[key] * 255).round().byte().permute(1, 2, 0).numpy()
-            write_atomically(path, partial(Image.fromarray(pixels).save, compress_level=3))
+            write_atomically(path, partial(Image.fromarray(to_pixels(item[key])).save, compress_level=3))
         written += 1
     return (f'{destination} holds {len(names)} pairs (input, target): {written} written now, {len(names) - written} were there '
             'already.')

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
 from ..checkpoints.weights_folder import find_weights
@@ -60,17 +59,17 @@ def prepare_predictions(source: Path, weights: str | Path, destination: Path | N
             f'{len(jobs) - len(outstanding)} were there already.')
 
 
-def _predict(deblurrer: Deblurrer, path: Path) -> NDArray[np.uint8]:
-    """(H, W, 3), RGB: the initial prediction, or what a network without one restores."""
+def _predict(deblurrer: Deblurrer, path: Path) -> Tensor:
+    """(3, H, W): the initial prediction, or what a network without one restores."""
     lq, restorer = as_tensor(read_photo(path)), deblurrer.restorer()
     initial = restorer.predict(lq)
     if initial is None:
         initial = restorer.restore(lq, deblurrer.operating_point()).image
-    return (initial.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+    return initial
 
 
 def _is_done(path: Path, origin: Origin) -> bool:
     try:
-        return path.is_file() and origin_of(path.read_bytes(), path) == origin
+        return path.is_file() and origin_of(path) == origin
     except InputError:  # damaged, or something else of this name: made anew
         return False

@@ -64,9 +64,8 @@ class RestorationModel(SavedTraining, ShardedValidation, SRModel):
     written atomically and carry the network's options. Ctrl-C finishes the iteration (on all processes the same one), or the
     image under validation, saves and stops.
 
-    Overridden: network loading, device placement (CPU and gloo too), optimizers, schedulers, EMA (buffers too), the
-    optimization step, stopping and saving (:class:`SavedTraining`), and validation (:class:`ShardedValidation`). Inherited:
-    losses, logging.
+    Overridden: network loading, device placement (CPU and gloo too), optimizers, schedulers, EMA (buffers too), the step,
+    stopping and saving (:class:`SavedTraining`), validation (:class:`ShardedValidation`). Inherited: losses, logging.
     """
 
     @classmethod
@@ -192,12 +191,10 @@ class RestorationModel(SavedTraining, ShardedValidation, SRModel):
 
     # ---------------------------------------------------------------- one iteration
 
-    #: The names of what :meth:`losses` gets.
-    batch: tuple[str, ...] = ('lq', 'gt')
-
-    def loaded(self) -> list[Tensor]:
-        """The batch, (B, C, H, W) each."""
-        return [getattr(self, name) for name in self.batch]
+    @property
+    def batch(self) -> dict[str, Tensor]:
+        """What :meth:`losses` gets, (B, C, H, W) each, by its attribute."""
+        return {'lq': self.lq, 'gt': self.gt}
 
     def losses(self, lq: Tensor, gt: Tensor) -> dict[str, Tensor]:
         """The weighted losses of one part of a batch; their sum is minimised."""
@@ -223,8 +220,7 @@ class RestorationModel(SavedTraining, ShardedValidation, SRModel):
         # so that neither validation nor an interruption changes what is drawn
         seed_iteration(stream_seed('iteration', self.opt['manual_seed'], self.opt['rank'], current_iter))
         if self.progressive:
-            for name, value in zip(self.batch, self.progressive.cut(self.loaded(), current_iter)):
-                setattr(self, name, value)
+            vars(self).update(zip(self.batch, self.progressive.cut(list(self.batch.values()), current_iter)))
         for optimizer in self.optimizers:
             optimizer.zero_grad()
         self.log_dict = self.reduce_loss_dict(self.backward(current_iter))
@@ -245,7 +241,7 @@ class RestorationModel(SavedTraining, ShardedValidation, SRModel):
 
     def backward(self, current_iter: int) -> dict[str, Tensor]:
         """Fill the gradients for this iteration's update; the losses, for the log."""
-        return self.backward_by_parts(self.net_g, self.losses, *self.loaded())
+        return self.backward_by_parts(self.net_g, self.losses, *self.batch.values())
 
     def backward_by_parts(self, net: nn.Module, losses_of: Callable[..., dict[str, Tensor]],
                           *batch: Tensor) -> dict[str, Tensor]:

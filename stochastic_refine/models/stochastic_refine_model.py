@@ -66,7 +66,10 @@ class StochasticRefineModel(SamplingModel):
     def feed_data(self, data: dict[str, Any]) -> None:
         super().feed_data(data)
         self.initial = data['initial'].to(self.device) if 'initial' in data else None
-        self.batch = ('lq', 'gt') if self.initial is None else ('lq', 'gt', 'initial')
+
+    @property
+    def batch(self) -> dict[str, Tensor]:
+        return super().batch | ({} if self.initial is None else {'initial': self.initial})
 
     def losses(self, lq: Tensor, gt: Tensor, initial: Tensor | None = None) -> dict[str, Tensor]:
         with self._autocast():
@@ -90,6 +93,6 @@ def _check_predictions(opt: Mapping[str, Any]) -> None:
         if not (weights and predictor.get('frozen')):
             raise InputError(f'{where}: the predictions in {folder} stand for a predictor that stays as it is; give network_g: '
                              'predictor: {pretrained: WEIGHTS, frozen: true}, or use PairedImageDataset.')
-        if origin_in(folder).weights != sha256_of(find_weights(weights)):
+        if origin_in(folder).predictor_sha256 != sha256_of(find_weights(weights)):
             raise InputError(f'{where}: the predictions in {folder} were made with other weights than network_g: predictor: '
                              f'pretrained {weights}; make them anew: stochastic-refine prepare predictions.')

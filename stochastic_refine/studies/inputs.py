@@ -16,11 +16,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .. import __version__
-from ..archs.sampling import NATIVE, Rules, SamplingNetwork, rules_of
+from ..archs.sampling import NATIVE, SamplingNetwork, rules_of
 from ..comparison.caches import read_arrays
 from ..comparison.pairs import ImagePair, pairs_of_data_folder, pairs_of_folders, pairs_of_options
 from ..comparison.provenance import code_identity, commit, machine
-from ..comparison.restoring import to_pixels
 from ..comparison.scoring import (
     METRIC_NOTES,
     SET_METRICS,
@@ -32,6 +31,7 @@ from ..comparison.scoring import (
     unavailable_metrics,
 )
 from ..comparison.systems import Folders, Network, parse_system
+from ..data.recorded_png import to_pixels
 from ..diffusion import DIFFUSION_SAMPLERS, FLOW_SAMPLERS
 from ..errors import InputError
 from ..files import write_atomically
@@ -108,23 +108,23 @@ def study_points(network: Network, schedules: Sequence[str] | None, usual: Seque
         network: Whose samples are drawn; of a deterministic one, points mean nothing.
         schedules: As :func:`parse_schedule` reads them; None for ``usual`` ones, which are a diffusion's: a flow, or a network
             with a sampler of its own, has the one point that it is made for.
-        sampler: None for ``ancestral``, or where the network cannot be drawn from by that its own.
+        sampler: None for the network's own: ``ancestral`` for a diffusion.
         clamp: None for yes, where the sampler has the choice.
         **settings: Others of :class:`~stochastic_refine.inference.operating_point.OperatingPoint`.
 
     Raises:
         InputError: If a schedule is none, or a setting means nothing to the network.
     """
-    rules = rules_of(network.network) or Rules('deterministic', tuple(DIFFUSION_SAMPLERS))
-    sampler = sampler or ('ancestral' if 'ancestral' in rules.samplers else rules.samplers[0])
+    rules = rules_of(network.network)
+    sampler = sampler or (rules.samplers[0] if rules else 'ancestral')
     if clamp is not None or sampler != NATIVE:
         settings['clamp'] = clamp is not False
     if schedules is None and sampler not in DIFFUSION_SAMPLERS:
-        own = {**rules.default, 'sampler': sampler, **settings}
+        own = {**(rules.default if rules else {}), 'sampler': sampler, **settings}
         points = [OperatingPoint.from_options(own, network.name)]
     else:
         points = [parse_schedule(text, sampler=sampler, **settings) for text in schedules or usual]
-    for point in points:
+    for point in points if rules else ():
         rules.check(point, network.name)
     return points
 

@@ -101,8 +101,8 @@ class _Warmed:
         if lq.shape not in self.sizes:
             self.sizes.add(lq.shape)
             rules = getattr(self.restorer.net, 'rules', None)
-            few = rules.steps if rules is not None and rules.steps else 1  # of a network trained for so many
-            self.restorer.restore(lq, replace(point, steps=few, grid_steps=None))
+            only = rules.steps if rules else None
+            self.restorer.restore(lq, replace(point, steps=only or 1, grid_steps=None))
         self._wait()
         start = perf_counter()
         image = self.restorer.restore(lq, point).image

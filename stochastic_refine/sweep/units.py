@@ -27,9 +27,10 @@ from ..archs.build import without_pretrained
 from ..comparison.caches import are_numbers, as_numbers, read_json
 from ..comparison.pairs import ImagePair
 from ..comparison.provenance import code_identity
-from ..comparison.restoring import load_once, to_pixels
+from ..comparison.restoring import load_once
 from ..comparison.scoring import cache_key, metric_function
 from ..comparison.systems import Network, tile_key
+from ..data.recorded_png import to_pixels
 from ..diffusion import TAKE_ETA
 from ..errors import InputError
 from ..files import write_atomically, write_json

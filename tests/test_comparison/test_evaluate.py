@@ -161,8 +161,8 @@ def test_costs_and_settings_stand_beside_the_scores(run, pair_checkpoint: Path, 
 def test_stopped_run_goes_on_and_changed_contents_are_done_again(run, pair_checkpoint, pairs, tmp_path, monkeypatch) -> None:
     first = run(f'ours={pair_checkpoint}')
     restored, scored = [], []
-    write, decode = restoring._write, scoring.read_rgb
-    monkeypatch.setattr(restoring, '_write', lambda path, *rest: (restored.append(path), write(path, *rest)))
+    write, decode = restoring.write_recorded, scoring.read_rgb
+    monkeypatch.setattr(restoring, 'write_recorded', lambda path, *rest: (restored.append(path), write(path, *rest)))
     monkeypatch.setattr(scoring, 'read_rgb', lambda path: (scored.append(path), decode(path))[1])
     again = run(f'ours={pair_checkpoint}')
     assert not restored and not scored and again.rows == first.rows
@@ -180,8 +180,8 @@ def test_stopped_run_goes_on_and_changed_contents_are_done_again(run, pair_check
 
 def test_other_code_versions_tiles_and_precisions_make_results_anew(run, pair_checkpoint, monkeypatch) -> None:
     restored, scored = [], []
-    write, decode = restoring._write, scoring.read_rgb
-    monkeypatch.setattr(restoring, '_write', lambda path, *rest: (restored.append(path), write(path, *rest)))
+    write, decode = restoring.write_recorded, scoring.read_rgb
+    monkeypatch.setattr(restoring, 'write_recorded', lambda path, *rest: (restored.append(path), write(path, *rest)))
     monkeypatch.setattr(scoring, 'read_rgb', lambda path: (scored.append(path), decode(path))[1])
     monkeypatch.setattr(sys.modules[evaluate.__module__], '_complexities', lambda network: [Complexity(1)] * 3)
     images = 2 * 3  # of the initial prediction and two points

@@ -60,11 +60,12 @@ def test_a_run_goes_on_and_makes_anew_what_changed(folder, tmp_path, monkeypatch
     true = predictions.write_prediction
     monkeypatch.setattr(predictions, 'write_prediction', lambda path, *rest: (made.append(path.name), true(path, *rest)))
     Image.fromarray(np.full((64, 72, 3), 90, np.uint8)).save(folder / 'input' / names[1])
-    (folder / 'initial' / names[2]).write_bytes((folder / 'initial' / names[2]).read_bytes()[:30])
-    assert '2 made now, 2 were there already' in prepare_predictions(folder, net)
-    assert made == names[1:3]
+    for name, kept in ((names[2], slice(30)), (names[3], slice(-20))):
+        (folder / 'initial' / name).write_bytes((folder / 'initial' / name).read_bytes()[kept])
+    assert '3 made now, 1 were there already' in prepare_predictions(folder, net)
+    assert made == names[1:]
     prepare_predictions(folder, weights(tmp_path / 'b.safetensors', seed=1))
-    assert made[2:] == names
+    assert made[3:] == names
 
 
 def test_predictions_are_cropped_and_turned_with_their_pair(folder, tmp_path):
@@ -88,7 +89,8 @@ def test_predictions_are_cropped_and_turned_with_their_pair(folder, tmp_path):
 
 
 @pytest.mark.parametrize('damage, words', [('changed', 'another image'), ('missing', 'does not exist'),
-                                           ('mixed', 'several weights'), ('strange', 'is no prediction')])
+                                           ('mixed', 'several weights'), ('strange', 'is no prediction'),
+                                           ('cut', 'or damaged')])
 def test_stale_predictions_are_refused(folder, tmp_path, damage, words):
     prepare_predictions(folder, weights(tmp_path / 'a.safetensors'))
     *_, name = sorted(path.name for path in (folder / 'input').iterdir())
@@ -100,6 +102,8 @@ def test_stale_predictions_are_refused(folder, tmp_path, damage, words):
         other = weights(tmp_path / 'b.safetensors', seed=1)
         prepare_predictions(folder, other, destination=tmp_path / 'other')
         shutil.copy(tmp_path / 'other' / name, folder / 'initial' / name)
+    elif damage == 'cut':
+        (folder / 'initial' / name).write_bytes((folder / 'initial' / name).read_bytes()[:-20])
     else:
         shutil.copy(folder / 'target' / name, folder / 'initial' / name)
     with pytest.raises(InputError, match=words) as caught:

@@ -187,6 +187,13 @@ def test_latency_of_refining_and_of_deterministic_networks(run, pair, calls, tmp
         assert len(calls) == done
 
 
+def test_latency_of_a_flow_beside_a_deterministic_network(run, tmp_path):
+    flow = save(tmp_path / 'flow.pth', {**PAIR, 'refiner': 'flow'})
+    plain = save(tmp_path / 'plain.pth', unet())
+    rows = run('latency', f'flow={flow}', f'plain={plain}', '--sampler', 'flow_euler', '--schedules', '2', '--metrics', 'psnr')
+    assert [(row['system'], row['calls']) for row in rows] == [('flow', '3'), ('plain', '1')]
+
+
 def test_entropy_of_known_distributions_and_of_a_predictors_residual(run, pair, pairs):
     assert entropy(np.array([5, 5, 0, 5, 5])) == 2 and entropy(np.array([0, 7])) == 0
     assert png_bytes(np.zeros((32, 32, 3), np.uint8)) < 100
