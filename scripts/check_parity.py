@@ -200,8 +200,8 @@ def check_layout(published: Published, layout: Meta) -> str:
         net = published.build(layout, {'build': {}})
         weights = {name: torch.empty(shape, dtype=getattr(torch, dtype)) for name, (shape, dtype) in layout['tensors'].items()}
     load(net, published.params(net, weights), {'keep_as_built': (), **layout})
-    kept = sum(value.numel() for value in net.state_dict().values())
-    return f"{len(weights)} names and shapes agree, {layout['params']:,} numbers, of which {kept:,} are used"
+    kept = sum(parameter.numel() for parameter in net.parameters())
+    return f"{len(weights)} names and shapes agree, {layout['params']:,} parameters, of which {kept:,} are used"
 
 
 def inputs_of(meta: Meta, stored: Mapping[str, np.ndarray]) -> dict[str, Tensor]:

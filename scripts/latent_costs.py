@@ -1,24 +1,28 @@
 """What systems that sample cost, from runs on PyTorch's meta device, which compute shapes only: no weights, no GPU.
 
-    python scripts/latent_costs.py [NAME ...] [--output costs.md] [--seconds SIDE]
+    python scripts/latent_costs.py [NAME ...] [--output costs.md] [--seconds SIDE [--precision bfloat16]]
 
 For each system: its parameters, all and trained; the operations of restoring a 1280x720 image, and one of 512x512 as the
 published table seems to count; and the memory in GiB that a training step on one 512 crop and a 1280x720 restoration need
 at least: weights, gradients, two moments of AdamW, and the most bytes of tensors that are alive at once. Attention is taken as
 fused kernels compute it, which never hold its matrix. Beside it stands the published table (DeblurDiff, reply to the
 reviewers), which does not say how it counts. The elementwise work of a selective scan is in no count of operations.
-``--seconds`` alone computes: each system with random weights restores one square image.
+``--seconds`` alone computes: each system with random weights restores one square image, in a process of its own whose peak is
+told beside the seconds.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import multiprocessing
+import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +34,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stochastic_refine.archs import build_arch
 from stochastic_refine.archs.build import plan_arch
-from stochastic_refine.archs.sampling import Part, SamplingNetwork
+from stochastic_refine.archs.sampling import Part, SamplingNetwork, rules_of
 from stochastic_refine.comparison.complexity import parameters_of
 from stochastic_refine.comparison.published import published_table
 from stochastic_refine.errors import InputError
@@ -185,14 +189,18 @@ def row(name: str, system: System) -> dict[str, Any]:
         'restore, float32': (4 * total + kept) / GIB, 'restore, bf16': (2 * total + kept / 2) / GIB}
 
 
-def seconds(system: System, side: int) -> float:
-    """Seconds to restore one square image on this machine, after a first one; random weights, which cost what others do."""
-    restorer = Restorer(build_arch(system.options).eval())
+def measured(options: dict[str, Any], side: int, precision: str) -> tuple[float, float]:
+    """Seconds to restore one square image on this machine after a first call, and this process's peak in GiB; random weights,
+    which cost what others do."""
+    restorer = Restorer(build_arch(options).eval(), precision=precision)
     image, point = torch.rand(3, side, side), default_point(restorer.net)
-    restorer.restore(image, point)
+    rules = rules_of(options)
+    restorer.restore(image, replace(point, steps=(rules and rules.steps) or 1))
     started = time.perf_counter()
     restorer.restore(image, point)
-    return time.perf_counter() - started
+    seconds = time.perf_counter() - started
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return seconds, kilobytes / 2**20
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -212,13 +220,17 @@ def main() -> None:
     parser.add_argument('--output', type=Path, help='file for the table')
     parser.add_argument('--seconds', type=int, metavar='SIDE', help='also restore an image of SIDE x SIDE, here, by the CPU: '
                         'a system on Stable Diffusion takes minutes and 14 GiB')
+    parser.add_argument('--precision', choices=('float32', 'bfloat16'), default='float32', help='of that')
     args = parser.parse_args()
     for name in args.systems:
         if name not in SYSTEMS:
             raise InputError(f"There is no system '{name}' here; the systems are {', '.join(SYSTEMS)}.")
     rows = [row(name, SYSTEMS[name]) for name in args.systems or SYSTEMS]
     for each in rows if args.seconds else ():
-        each[f'seconds {args.seconds}x{args.seconds}'] = seconds(SYSTEMS[each['system']], args.seconds)
+        with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as fresh:  # whose peak is this system's
+            given = SYSTEMS[each['system']].options, args.seconds, args.precision
+            where = f'{args.seconds}x{args.seconds}, {args.precision}'
+            each[f'seconds {where}'], each[f'peak GiB {where}'] = fresh.submit(measured, *given).result()
     text = table(rows)
     print(text, end='')
     if args.output:

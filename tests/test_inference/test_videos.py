@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -110,6 +111,15 @@ def test_colours_go_there_and_back(tmp_path) -> None:
     pixels = np.random.default_rng(0).integers(0, 65536, (32, 48, 3)).astype(np.uint16)
     again = reading.rgb(reading.frame_of(pixels, video, 'yuv444p10le'), video)
     assert np.abs(again.astype(int) - pixels).max() < 65535 / 1023 * 5
+
+
+@pytest.mark.parametrize('codec, size, expected', [
+    ('hevc', (64, 96), 'hevc'), ('hevc', (48, 96), 'h264'), ('av1', (96, 32), 'h264'), ('vp9', (16, 16), 'vp9'),
+    ('vp8', (96, 96), 'h264'),
+])
+def test_codecs_that_cannot_hold_so_small_a_picture_are_replaced(codec, size, expected, tmp_path) -> None:
+    video = reading.inspect(make_video(tmp_path / 'a.mkv'))
+    assert writing.codec_for(replace(video, codec=codec, width=size[0], height=size[1])) == expected
 
 
 def test_a_stopped_run_goes_on_at_its_next_frame(restore, tmp_path, monkeypatch) -> None:

@@ -25,7 +25,9 @@ _ENCODERS: dict[str, tuple[str, dict[str, str]]] = {
     'mpeg4': ('mpeg4', {'q': '2'}),
     'dnxhd': ('dnxhd', {'profile': 'dnxhr_hqx'}),
 }
-#: For codecs that are not encoded any more: played everywhere.
+#: Sides below which x265 fails or spoils memory and SVT-AV1 refuses.
+_SMALLEST = {'hevc': 64, 'av1': 64}
+#: For codecs that are not encoded any more, or not at this size: played everywhere.
 _FALLBACK = 'h264'
 #: What is copied as it is.
 _COPIED = ('audio', 'subtitle')
@@ -33,7 +35,8 @@ _COPIED = ('audio', 'subtitle')
 
 def codec_for(video: Video) -> str:
     """FFmpeg's name of the codec that the result of a video is encoded by."""
-    return video.codec if video.codec in _ENCODERS else _FALLBACK
+    fits = min(video.width, video.height) >= _SMALLEST.get(video.codec, 0)
+    return video.codec if video.codec in _ENCODERS and fits else _FALLBACK
 
 
 def check_encodable(video: Video, target: Path) -> list[str]:
