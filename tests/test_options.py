@@ -54,6 +54,8 @@ def test_file_builds_what_it_names(file: Path, photos: Path, pairs: Path) -> Non
         dataset['dataroot_gt'] = str(pairs / 'gt' if paired else photos)
         if paired:
             dataset['dataroot_lq'] = str(pairs / 'lq')
+        if dataset.pop('dataroot_initial', None):  # predictions that are not here
+            dataset['type'] = 'PairedImageDataset'
         if 'gt_size' in dataset:
             dataset['gt_size'] = 32  # the test's photos are small
         if 'gt_sizes' in dataset:

@@ -18,9 +18,10 @@ import torch
 from torch import nn
 
 from ..checkpoints import Checkpoint, check_fit, read_checkpoint
+from ..checkpoints.files import tensors_sha256
 from ..checkpoints.hub_folder import is_hub_folder, read_hub_folder
 from ..checkpoints.part_files import has_parts, read_parts
-from ..checkpoints.weights_folder import find_weights
+from ..checkpoints.weights_folder import available_weights, find_weights
 from ..errors import InputError
 from . import known_layouts  # noqa: F401  (fills the table of layouts)
 from .build import arch_class, check_arch_options, without_pretrained
@@ -28,6 +29,8 @@ from .layouts import recognise, unrecognised
 from .maxim_weights import convert, read_npz, read_tfjs
 from .spandrel_arch import SpandrelNet, is_installed, recognise_by_spandrel
 
+#: In the metadata of a refiner's file: whose predictions it refines, ``{name, tensors_sha256}``.
+PREDICTOR_KEY = 'refines'
 #: A tensor that every MAXIM under its authors' names has.
 _MAXIM_MARK = 'stage_0_input_conv_0/kernel'
 
@@ -65,6 +68,8 @@ def read_weights(path: str | Path, prefer: str = 'params_ema') -> Checkpoint:
         checkpoint.params = {name: _as_tensor(name, value, path) for name, value in checkpoint.params.items()}
     except MemoryError as error:
         raise InputError(f'{path} declares weights that do not fit into memory; it may be damaged, so get it again.') from error
+    if PREDICTOR_KEY in checkpoint.metadata:
+        return _with_predictor(checkpoint, path)
     if checkpoint.metadata.get('network') or not checkpoint.params:
         return checkpoint
     try:
@@ -186,6 +191,24 @@ def check_weights(net: nn.Module, checkpoint: Checkpoint, where: str) -> None:
         if not isinstance(told, Mapping) or 'another network' not in str(error):
             raise
         raise InputError(f'{error} The file is of {without_pretrained(told)}.') from error
+
+
+def _with_predictor(checkpoint: Checkpoint, path: Path) -> Checkpoint:
+    """A refiner's checkpoint with the weights of the predictor that it was trained over, which its file only names."""
+    told = checkpoint.metadata[PREDICTOR_KEY]
+    if not isinstance(told, Mapping) or not all(isinstance(told.get(key), str) for key in ('name', 'tensors_sha256')):
+        raise InputError(f'{path}: {PREDICTOR_KEY} in the metadata does not say the name and the hash of a predictor; get the '
+                         'file again.')
+    name, here = told['name'], available_weights()  # a name alone: whoever made the file has no say over paths
+    if name not in here or here[name] == path:
+        raise InputError(f'{path} refines what {name} predicts, and those weights are not on this machine; get them: '
+                         f'stochastic-refine weights get {name}')
+    predictor = read_weights(here[name])
+    if tensors_sha256(predictor.params) != told['tensors_sha256']:
+        raise InputError(f'{path} was trained over other weights than {here[name]}; get those again: stochastic-refine weights '
+                         f'get {name}')
+    params = {f'predictor.{key}': value for key, value in predictor.params.items()}
+    return replace(checkpoint, params={**params, **checkpoint.params}, notes=(*checkpoint.notes, *predictor.notes))
 
 
 def _converted_maxim(checkpoint: Checkpoint, path: Path) -> Checkpoint:

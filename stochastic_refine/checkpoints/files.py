@@ -6,6 +6,7 @@ A checkpoint is BasicSR's ``.pth`` (``{'params': ..., 'params_ema': ...}``) or a
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -119,6 +120,15 @@ def save_safetensors(path: str | Path, params: Mapping[str, Tensor], metadata: M
         tensors[key] = value.clone() if storage in seen else value  # the format has no tied weights: they are there twice
         seen.add(storage)
     write_atomically(path, lambda temporary: save_file(tensors, temporary, {METADATA_KEY: json.dumps(metadata)}))
+
+
+def tensors_sha256(params: Mapping[str, Tensor]) -> str:
+    """A hash of names, types, shapes and values, in whatever file or order they are."""
+    digest = hashlib.sha256()
+    for name, value in sorted(params.items()):
+        digest.update(f'{name} {value.dtype} {tuple(value.shape)} '.encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def write_metadata(source: str | Path, target: str | Path, key: str, value: Any) -> None:

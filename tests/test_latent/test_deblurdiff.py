@@ -151,7 +151,7 @@ def test_switches_of_the_ablation(changes: dict, channels: int, outputs: int, ne
 
 def test_published_file_has_a_place_for_every_tensor() -> None:
     layout = json.loads((LAYOUTS / 'DeblurDiff-full-all/layout.json').read_text())
-    assert '2238 names and shapes agree, 1,811,669,264 numbers' in check_parity.check_layout(
+    assert '2238 names and shapes agree, 1,811,669,264 parameters' in check_parity.check_layout(
         check_parity.NETWORKS['DeblurDiff-full-all'], layout)
     shapes = {name: torch.empty(shape, device='meta') for name, (shape, _) in layout['tensors'].items()}
     from stochastic_refine.archs.layouts import recognise

@@ -11,7 +11,7 @@ def damaged(content: bytes, rng: random.Random, cuts: int = 3,
             flips: tuple[int, ...] = (1, 8, 64)) -> Iterator[tuple[str, bytes]]:
     """Damaged versions of a file with words for what was done; each has changed."""
     for _ in range(cuts):
-        length = rng.randrange(1, max(2, len(content) - 4))  # without the checksum of a PNG's end mark nothing is lost
+        length = rng.randrange(1, max(2, len(content) - 20))  # a PNG's last 20 bytes are checksums and the end mark: no pixels
         yield f'cut to {length} of {len(content)} bytes', content[:length]
     for count in flips:
         changed = bytearray(content)
