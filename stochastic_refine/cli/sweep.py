@@ -22,7 +22,8 @@ def add_sweep(commands: Commands) -> None:
     parser.add_argument('--final-variances', metavar='LIST', help="(default: the paper's 0.01,0.02,0.05,0.1,0.2,0.5)")
     parser.add_argument('--last-times', metavar='LIST', help="times of a flow's last call (default: even steps)")
     parser.add_argument('--samplers', metavar='LIST', default='ancestral',
-                        help='any of ancestral,ddim,dpmpp_2m, or of flow_euler,flow_heun (default: ancestral)')
+                        help='any of ancestral,ddim,dpmpp_2m, or of flow_euler,flow_heun, or native, a '
+                        "network's own (default: ancestral)")
     parser.add_argument('--etas', metavar='LIST', help='shares of fresh noise in ddim and dpmpp_2m (default: 0)')
     parser.add_argument('--counts', metavar='LIST', help='numbers of averaged samples, from one pass (default: 1)')
     parser.add_argument('--clamp', action=argparse.BooleanOptionalAction, default=False,

@@ -34,6 +34,9 @@ class StochasticRefineModel(SamplingModel):
     Overridden: the losses, feeding. Inherited: everything else.
     """
 
+    #: Whether stored predictions are trained on where a data set holds them.
+    uses_predictions = True
+
     @classmethod
     def check_options(cls, opt: dict[str, Any]) -> None:
         cls.check_operating_points(opt)  # first: whoever mixes up refiners hears of the sampler

@@ -121,6 +121,9 @@ def check_options(opt: dict[str, Any]) -> None:
         check_train(opt['train'], registry, model)
     for name, dataset in opt['datasets'].items():
         check_dataset(name, dataset, registry.DATASET_REGISTRY, is_train)
+        if dataset['type'] == 'PredictedImageDataset' and not getattr(model, 'uses_predictions', False):
+            raise InputError(f"datasets: {name}: {opt['model_type']} would pass over the predictions of PredictedImageDataset; "
+                             'use PairedImageDataset, or model_type: StochasticRefineModel.')
     if is_train and 'train' not in opt['datasets']:
         raise InputError(f"datasets: needs a block 'train'; there are {', '.join(opt['datasets'])}.")
     _check_val(opt, registry)

@@ -46,7 +46,8 @@ def grid(steps: Sequence[int] = STEPS,
     for sampler, T, count in product(samplers, steps, counts):
         shared = {'sampler': sampler, 'steps': T, 'num_samples': count, 'average': count > 1, 'clamp': clamp}
         if sampler == NATIVE:
-            shared.pop('clamp')
+            if shared.pop('clamp'):
+                raise InputError('--clamp means nothing to the sampler native; leave it out.')
             cells.append(OperatingPoint(**shared))
         elif sampler in FLOW_SAMPLERS:
             cells += [OperatingPoint(**shared, last_time=last if T > 1 else None) for last in last_times]

@@ -18,6 +18,7 @@ from stochastic_refine.errors import InputError
 from stochastic_refine.inference import predictions
 from stochastic_refine.inference.deblurrer import Deblurrer
 from stochastic_refine.inference.predictions import prepare_predictions
+from stochastic_refine.settings.check import check_options
 
 
 @pytest.fixture
@@ -112,7 +113,7 @@ def test_stale_predictions_are_refused(folder, tmp_path, damage, words):
     assert name in str(caught.value)
 
 
-def test_training_on_predictions_calls_no_predictor(folder, tmp_path, refine_options, build_model):
+def test_training_on_predictions_calls_no_predictor(folder, tmp_path, refine_options, build_model, parsed):
     net = weights(tmp_path / 'a.safetensors')
     prepare_predictions(folder, net)
     paths = {f'dataroot_{key}': str(folder / name) for key, name in
@@ -137,6 +138,9 @@ def test_training_on_predictions_calls_no_predictor(folder, tmp_path, refine_opt
     model.feed_data(torch.utils.data.default_collate([dataset(folder, 'val')[0]]))
     assert torch.equal(model.restorations()['initial'], model.initial)
 
+    plain = {**refine_options, 'model_type': 'RestorationModel', 'network_g': unet()}
+    with pytest.raises(InputError, match='RestorationModel would pass over the predictions'):
+        check_options(parsed(plain))
     refine_options['network_g']['predictor']['frozen'] = False
     with pytest.raises(InputError, match='frozen: true'):
         build_model(refine_options)

@@ -20,6 +20,7 @@ from stochastic_refine.archs import build_arch
 from stochastic_refine.checkpoints import METADATA_KEY, read_checkpoint, save_safetensors
 from stochastic_refine.cli import main
 from stochastic_refine.comparison import provenance, scoring
+from stochastic_refine.errors import InputError
 from stochastic_refine.inference.deblurrer import Deblurrer
 from stochastic_refine.inference.operating_point import OperatingPoint
 from stochastic_refine.inference.restorer import Restorer
@@ -85,6 +86,8 @@ def test_default_grid_is_the_papers() -> None:
     cells = grid()
     assert {(cell.steps, cell.final_variance) for cell in cells} == {(T, v) for T in STEPS for v in FINAL_VARIANCES}
     assert len(cells) == 48 and all(cell.sampler == 'ancestral' and not cell.average and not cell.clamp for cell in cells)
+    with pytest.raises(InputError, match='--clamp means nothing to the sampler native'):
+        grid(samplers=('native', ), clamp=True)
     both = grid(samplers=('ancestral', 'ddim'), etas=(0.0, 1.0), counts=(1, 4))
     assert len(both) == 48 * 3 * 2 and sum(cell.average for cell in both) == 48 * 3
 
