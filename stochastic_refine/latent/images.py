@@ -13,8 +13,9 @@ def match_colours(image: Tensor, like: Tensor) -> Tensor:
     Args:
         image, like: (B, C, H, W); ``like`` may have B = 1.
     """
-    variance, mean = torch.var_mean(image, dim=(-2, -1), keepdim=True)
-    wanted_variance, wanted_mean = torch.var_mean(like, dim=(-2, -1), keepdim=True)
+    how = {'dim': (-2, -1), 'keepdim': True, 'correction': int(image.shape[-2:].numel() > 1)}  # one pixel does not vary
+    variance, mean = torch.var_mean(image, **how)
+    wanted_variance, wanted_mean = torch.var_mean(like, **how)
     return (image - mean) / (variance + 1e-5).sqrt() * (wanted_variance + 1e-5).sqrt() + wanted_mean
 
 
