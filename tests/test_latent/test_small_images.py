@@ -21,7 +21,8 @@ STAGE1 = {'type': 'RefineUNet', 'base_channels': 4, 'channel_mults': [1, 2], 'nu
 @pytest.mark.parametrize('size', [(1, 1), (5, 9), (7, 70)])
 @pytest.mark.parametrize('kind, options', [
     ('SD21', SMALL), ('SD21', {'type': 'ControlNet', 'attention_window': 64}), ('SD21', {'type': 'DiffBIR', 'stage1': STAGE1}),
-    ('SD21_V', {'type': 'DiffBIRv21', 'stage1': STAGE1}), ('SD15', {'type': 'PASD'}), (None, {'type': 'ResShift', 'unet': UNET}),
+    ('SD21_V', {'type': 'DiffBIRv21', 'stage1': STAGE1}), ('SD15', {'type': 'PASD'}),
+    (None, {'type': 'ResShift', 'unet': UNET}),
 ], ids=lambda value: value['type'] if isinstance(value, dict) else None)
 def test_keeps_the_size(kind: str | None, options: dict[str, Any], size: tuple[int, int], bases: dict[str, Path]) -> None:
     torch.manual_seed(0)
