@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from .arguments import Commands, add_device, add_pairs, check_at_least
@@ -14,6 +14,7 @@ from .preference import add_preference
 if TYPE_CHECKING:
     from ..comparison.systems import Network
     from ..inference.operating_point import OperatingPoint
+    from ..studies.frame import Study
     from ..studies.report import StudyReport
 
 _SCHEDULES = ('5:0.5', '10:0.2', '20:0.2', '50:0.1', '100:0.1')
@@ -129,7 +130,7 @@ def _add(studies: Commands, name: str, run: Callable[[argparse.Namespace], Study
     add_pairs(data)
     add_device(parser)
     _add_output(parser, name)
-    parser.set_defaults(run=_command(run))
+    parser.set_defaults(run=_command(run), study=name)
     return parser
 
 
@@ -176,12 +177,18 @@ def _command(run: Callable[[argparse.Namespace], StudyReport]) -> Callable[[argp
     return command
 
 
-def _data(args: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of all studies of images."""
+def _study(args: argparse.Namespace) -> Study:
+    """The frame of a study of images."""
     from ..inference.devices import choose_device
+    from ..studies.frame import Study
     from ..studies.inputs import study_images
-    return {'images': study_images(args.options, args.data, args.gt, args.lq), 'output': args.output,
-            'device': choose_device(args.device), 'max_images': args.max_images}
+    return Study(args.study, study_images(args.options, args.data, args.gt, args.lq), args.output, choose_device(args.device),
+                 getattr(args, 'metrics', None), args.max_images)
+
+
+def _network(args: argparse.Namespace) -> Network:
+    from ..studies.inputs import study_network
+    return study_network(args.options, args.weights, args.precision)
 
 
 def _points(args: argparse.Namespace, network: Network) -> list[OperatingPoint]:
@@ -190,16 +197,17 @@ def _points(args: argparse.Namespace, network: Network) -> list[OperatingPoint]:
 
 
 def _uncertainty(args: argparse.Namespace) -> StudyReport:
-    from ..studies.inputs import study_network, study_points
-    from ..studies.uncertainty import RisingBlur, uncertainty_study
-    network = study_network(args.options, args.weights, args.precision)
+    from ..studies.inputs import study_points
+    from ..studies.rising_blur import RisingBlur
+    from ..studies.uncertainty import uncertainty_study
+    network = _network(args)
     point, = study_points(network, args.schedule and [args.schedule], ['20:0.2'], args.sampler, args.clamp, seed=args.seed,
                           num_samples=args.samples)
     blur = None
     if args.blur_photos:
         blur = RisingBlur(tuple(sorted(set(args.lengths))), args.blur_photos, args.blur_size, args.blur_samples or args.samples,
                           args.blur_noise, args.seed, args.blur_straight)
-    return uncertainty_study(network=network, point=point, blur=blur, **_data(args))
+    return uncertainty_study(_study(args), network, point, blur)
 
 
 def _perception_distortion(args: argparse.Namespace) -> StudyReport:
@@ -208,44 +216,37 @@ def _perception_distortion(args: argparse.Namespace) -> StudyReport:
 
 
 def _tradeoff(args: argparse.Namespace) -> StudyReport:
-    from ..studies.inputs import study_network
     from ..studies.tradeoff import tradeoff_study
-    return tradeoff_study(network=study_network(args.options, args.weights, args.precision), positions=args.positions,
-                          metrics=args.metrics, **_data(args))
+    return tradeoff_study(_study(args), _network(args), args.positions)
 
 
 def _latency(args: argparse.Namespace) -> StudyReport:
     from ..studies.inputs import study_network
     from ..studies.latency import latency_study
     networks = [study_network(None, system, args.precision) for system in args.systems]
-    return latency_study(networks=networks, points=[_points(args, network) for network in networks],
-                         metrics=args.metrics, **_data(args))
+    return latency_study(_study(args), networks, [_points(args, network) for network in networks])
 
 
 def _ablation(args: argparse.Namespace) -> StudyReport:
     from ..studies.ablation import ablation_study
     if args.options is None:
         raise InputError('The ablation varies the options file of a training; give one with -opt.')
-    return ablation_study(args.options, iterations=args.iterations, channels=args.channels, batches=args.batches,
-                          metrics=args.metrics, **_data(args))
+    return ablation_study(_study(args), args.options, args.iterations, args.channels, args.batches)
 
 
 def _variants(args: argparse.Namespace) -> StudyReport:
     from ..studies.variants import variants_study
     if args.options is None:
         raise InputError('The study trains by variants of an options file; give one with -opt.')
-    return variants_study(args.options, iterations=args.iterations, metrics=args.metrics, **_data(args))
+    return variants_study(_study(args), args.options, args.iterations)
 
 
 def _entropy(args: argparse.Namespace) -> StudyReport:
     from ..studies.entropy import entropy_study
-    from ..studies.inputs import study_network
-    return entropy_study(network=study_network(args.options, args.weights, args.precision), **_data(args))
+    return entropy_study(_study(args), _network(args))
 
 
 def _diversity(args: argparse.Namespace) -> StudyReport:
     from ..studies.diversity import diversity_study
-    from ..studies.inputs import study_network
-    network = study_network(args.options, args.weights, args.precision)
-    return diversity_study(network=network, points=_points(args, network), samples=args.samples, metrics=args.metrics,
-                           **_data(args))
+    network = _network(args)
+    return diversity_study(_study(args), network, _points(args, network), args.samples)

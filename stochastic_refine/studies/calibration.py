@@ -1,4 +1,4 @@
-"""Does the standard deviation over samples tell the error? Credible intervals, and their calibration against the truth.
+"""The mathematics of calibration: does the standard deviation over samples tell the error?
 
 Everything is per pixel and channel, in grey values of [0, 1]. n samples of a pixel with mean m and standard deviation s (n - 1
 in its denominator) are taken as drawn from a Gaussian of unknown mean and variance. One more draw from it, and the truth is one
@@ -6,7 +6,8 @@ if the model's posterior is right, then lies in the *predictive* interval
 
     m +- t_{n-1}(level) * s * sqrt(1 + 1/n),
 
-with Student's t. The samples are not Gaussian where they pile up at black or white; that is part of what is measured.
+with Student's t. The samples are not Gaussian where they pile up at black or white; that is part of what is measured. Clipped
+to [0, 1] the interval leaves out no possible truth, so widths are those of the clipped one, and coverage is that of both.
 """
 
 from __future__ import annotations
@@ -14,22 +15,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from .association import EDGES, Array, Association, fine_bin
 
 #: Nominal coverage of the intervals that are checked.
 LEVELS = (0.5, 0.68, 0.8, 0.9, 0.95)
 #: Side of the blocks in which standard deviation and error are averaged for the second pair of correlations.
 BLOCK = 8
-#: Edges of the fine bins that stand for exact values in ranks and in the reliability curve: 2.3 % apart, all below 1e-4 in one.
-EDGES = np.concatenate([[0.0], np.geomspace(1e-4, 1.0, 401)])
-
-Array = NDArray[np.float64]
-Values = TypeVar('Values')
 
 
 def half_width(samples: int, level: float) -> float:
@@ -48,20 +45,6 @@ def half_width(samples: int, level: float) -> float:
         raise InputError('Intervals need scipy, which is not installed; run: '
                          "pip install 'stochastic_refine[figures]'.") from error
     return float(t.ppf((1 + level) / 2, samples - 1)) * math.sqrt(1 + 1 / samples)
-
-
-def credible_interval(mean: Values, std: Values, samples: int, level: float = 0.9) -> tuple[Values, Values]:
-    """Lower and upper end of the predictive interval of each pixel, clipped to [0, 1].
-
-    Clipping leaves out no possible truth, so the coverage is that of the unclipped interval.
-
-    Args:
-        mean, std: Of the samples; numpy arrays or torch tensors of one shape, [0, 1].
-        samples: Their number, at least 2.
-        level: Nominal probability that the truth is inside.
-    """
-    half = half_width(samples, level) * std
-    return (mean - half).clip(0, 1), (mean + half).clip(0, 1)
 
 
 @dataclass(frozen=True)
@@ -116,46 +99,6 @@ class CalibrationReport:
         """Mean over the bins of |rmse - predicted| / predicted (expected normalised calibration error)."""
         return float(np.mean([abs(each.rmse - each.predicted) / each.predicted if each.predicted > 0 else math.inf
                               for each in self.reliability]))
-
-
-class Association:
-    """Pearson's and Spearman's correlation of two quantities in [0, 1], from one pass and in constant memory.
-
-    Pearson's is exact. Spearman's is that of the values' fine bins (``EDGES``), with mean ranks for ties.
-    """
-
-    def __init__(self) -> None:
-        self.moments = np.zeros(6)
-        self.table = np.zeros((len(EDGES) - 1, len(EDGES) - 1), dtype=np.int64)
-
-    def add(self, x: Array, y: Array) -> None:
-        """Add pairs; ``x`` and ``y`` have one shape."""
-        x, y = x.ravel(), y.ravel()
-        self.moments += [x.size, x.sum(), y.sum(), x @ x, y @ y, x @ y]
-        size = len(EDGES) - 1
-        self.table += np.bincount(fine_bin(x) * size + fine_bin(y), minlength=size**2).reshape(size, size)
-
-    @property
-    def pearson(self) -> float:
-        """NaN if one quantity is constant."""
-        n, x, y, xx, yy, xy = self.moments
-        return _ratio(n * xy - x * y, (n * xx - x * x) * (n * yy - y * y))
-
-    @property
-    def spearman(self) -> float:
-        """NaN if one quantity falls into a single bin."""
-        rows, columns = self.table.sum(1), self.table.sum(0)
-        x, y = (counts.cumsum() - (counts + 1) / 2 - (counts.sum() - 1) / 2 for counts in (rows, columns))  # ranks around 0
-        return _ratio(x @ self.table @ y, (rows @ x**2) * (columns @ y**2))
-
-
-def fine_bin(values: Array) -> NDArray[np.int64]:
-    """The index of each value's fine bin."""
-    return np.clip(np.searchsorted(EDGES, values, side='right') - 1, 0, len(EDGES) - 2)
-
-
-def _ratio(covariance: float, variances: float) -> float:
-    return float(covariance / math.sqrt(variances)) if variances > 0 else math.nan
 
 
 class Calibration:

@@ -9,36 +9,27 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ..comparison.columns import COLUMNS
-from ..comparison.pairs import ImagePair
-from ..comparison.protocols import spread_evenly
-from ..comparison.scoring import exact_among, mean_score, metric_function
+from ..comparison.scoring import mean_score, metric_function
 from ..comparison.systems import Network
 from ..errors import InputError
 from ..inference.operating_point import OperatingPoint
-from .inputs import each_image, known_metrics, provenance, sampling_restorer, to_bgr
-from .report import COLOURS, MARKERS, StudyReport, check_matplotlib
+from ..inference.restorer import Restorer
+from .frame import Compute, Study, means_of, standard_error, to_bgr
+from .inputs import sampling_restorer
+from .report import COLOURS, MARKERS, StudyReport
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def diversity_study(images: Sequence[ImagePair],
-                    network: Network,
-                    points: Sequence[OperatingPoint],
-                    output: Path,
-                    device: torch.device,
-                    samples: int = 4,
-                    metrics: str = 'lpips,stlpips',
-                    max_images: int | None = None) -> StudyReport:
+def diversity_study(study: Study, network: Network, points: Sequence[OperatingPoint], samples: int = 4) -> StudyReport:
     """Write ``diversity.csv|json|png``; one row per operating point and quantity.
 
     A row's ``among`` is the mean over all pairs of samples of a photo, ``to_truth`` the mean over its samples of the distance
@@ -49,49 +40,42 @@ def diversity_study(images: Sequence[ImagePair],
     Raises:
         InputError: If the network is deterministic or there is less than a pair of samples.
     """
-    check_matplotlib()
     if samples < 2:
         raise InputError(f'Diversity needs at least two samples, got {samples}; raise --samples.')
-    restorer = sampling_restorer(network, device)
-    words: list[str] = []
-    keys = known_metrics(metrics, words)
-    chosen = spread_evenly(images, max_images)
+    restorer = sampling_restorer(network, study.device)
+    keys = study.keys
+    points = [dataclasses.replace(point, num_samples=samples, average=False) for point in points]
     rows = []
     for point in points:
-        point = dataclasses.replace(point, num_samples=samples, average=False)
-
-        def compute(lq: Tensor, gt: NDArray[np.uint8], point: OperatingPoint = point) -> dict[str, float]:
-            restored = restorer.restore(lq, point, keep_samples=True)
-            drawn = [to_bgr(sample) for sample in restored.samples]
-            result = {'std': restored.std.mean().item()}
-            for name, distance in {'rmse': rmse, **{key: metric_function(key) for key in keys}}.items():
-                result[f'{name}_among'] = mean_score([distance(a, b) for a, b in itertools.combinations(drawn, 2)])
-                result[f'{name}_to_truth'] = mean_score([distance(sample, gt) for sample in drawn])
-            return result
-
-        identity = {'study': 'diversity', 'network': network.fingerprint, 'device': device.type,
-                    'point': point.as_options(), 'metrics': keys}
-        found = list(each_image(chosen, output / 'cache', identity, compute, f'{point.steps} steps'))
+        found = list(study.each_image(network, _distances(restorer, point, keys), f'{point.steps} steps',
+                                      point=point.as_options()))
         for name in ('std', 'rmse', *keys):
             row: dict[str, Any] = {'steps': point.steps, 'final_variance': point.variance,
                                    'alpha_bar_T': point.leftover_signal, 'samples': samples, 'quantity': name}
-            columns = {'std': 'among'} if name == 'std' else {f'{name}_{column}': column for column in ('among', 'to_truth')}
-            for key, column in columns.items():
-                values = np.array([image[key] for image in found])
-                row[column] = mean_score(values.tolist())
-                if exact := exact_among(values.tolist()):
-                    row[f'{column}_exact'] = exact
-                values = values[np.isfinite(values)]
-                row[f'{column}_se'] = float(values.std(ddof=1) / len(values)**0.5) if len(values) > 1 else float('nan')
+            for column in ('among', ) if name == 'std' else ('among', 'to_truth'):
+                values = np.array([image[f'{name}_{column}'] for image in found])
+                row |= means_of([{column: value} for value in values], [column])
+                row[f'{column}_se'] = standard_error(values[np.isfinite(values)])
             rows.append(row)
-            words.append(f"{point.steps} steps, {name}: {row['among']:.4f} among samples"
-                         + (f", {row['to_truth']:.4f} to the truth" if 'to_truth' in row else ''))
-    shared = dataclasses.replace(points[0], num_samples=samples).as_options()
-    settings = {**provenance(chosen, images, device), 'network': network.record,
+            study.words.append(f"{point.steps} steps, {name}: {row['among']:.4f} among samples"
+                               + (f", {row['to_truth']:.4f} to the truth" if 'to_truth' in row else ''))
+    shared = points[0].as_options()
+    settings = {'network': network.record,
                 'sampling': {key: value for key, value in shared.items() if key not in ('steps', 'final_variance', 'average')}}
-    report = StudyReport('diversity', rows, settings, words)
-    report.write(output, {'': lambda figure: _draw(figure, rows, keys)})
-    return report
+    return study.write(rows, settings, lambda figure: _draw(figure, rows, keys))
+
+
+def _distances(restorer: Restorer, point: OperatingPoint, keys: Sequence[str]) -> Compute:
+    def compute(lq: Tensor, gt: NDArray[np.uint8]) -> dict[str, float]:
+        restored = restorer.restore(lq, point, keep_samples=True)
+        drawn = [to_bgr(sample) for sample in restored.samples]
+        result = {'std_among': restored.std.mean().item()}
+        for name, distance in {'rmse': rmse, **{key: metric_function(key) for key in keys}}.items():
+            result[f'{name}_among'] = mean_score([distance(a, b) for a, b in itertools.combinations(drawn, 2)])
+            result[f'{name}_to_truth'] = mean_score([distance(sample, gt) for sample in drawn])
+        return result
+
+    return compute
 
 
 def rmse(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:

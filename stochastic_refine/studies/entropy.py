@@ -11,8 +11,7 @@ strongest setting, on the image and on the residual modulo 256 (from which predi
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,14 +21,13 @@ from PIL import Image
 from torch import Tensor
 
 from ..archs.sampling import SamplingNetwork
-from ..comparison.pairs import ImagePair
-from ..comparison.protocols import spread_evenly
 from ..comparison.published import published_table
 from ..comparison.systems import Network
 from ..errors import InputError
 from ..inference.operating_point import OperatingPoint
-from .inputs import each_image, provenance, restorer_of, to_bgr
-from .report import COLOURS, StudyReport, check_matplotlib
+from .frame import Study, to_bgr
+from .inputs import restorer_of
+from .report import COLOURS, StudyReport
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,15 +37,13 @@ QUANTITIES = ('reference', 'residual')
 _LOWEST = {'reference': 0, 'residual': -255}
 
 
-def entropy_study(images: Sequence[ImagePair], network: Network, output: Path, device: torch.device,
-                  max_images: int | None = None) -> StudyReport:
+def entropy_study(study: Study, network: Network) -> StudyReport:
     """Write ``entropy.csv|json|png``; one row per quantity.
 
     Raises:
         InputError: If the network has no predictor.
     """
-    check_matplotlib()
-    predict = _predictor(network, device)
+    predict = _predictor(network, study.device)
 
     def compute(lq: Tensor, gt: NDArray[np.uint8]) -> dict[str, Any]:
         residual = gt.astype(np.int16) - to_bgr(predict(lq))
@@ -55,10 +51,8 @@ def entropy_study(images: Sequence[ImagePair], network: Network, output: Path, d
                 'residual_counts': np.bincount(residual.ravel() + 255, minlength=511),
                 'reference_png': png_bytes(gt), 'residual_png': png_bytes((residual % 256).astype(np.uint8)), 'values': gt.size}
 
-    chosen = spread_evenly(images, max_images)
     total: dict[str, NDArray[Any]] = {}
-    identity = {'study': 'entropy', 'network': network.fingerprint, 'device': device.type}
-    for found in each_image(chosen, output / 'cache', identity, compute, 'Entropy'):
+    for found in study.each_image(network, compute, 'Entropy'):
         total = {name: total.get(name, 0) + part for name, part in found.items()}
     published = published_table('residual_entropy')['rows']
     rows = [{
@@ -67,12 +61,10 @@ def entropy_study(images: Sequence[ImagePair], network: Network, output: Path, d
         'png_bits': float(8 * total[f'{name}_png'] / total['values']),
         'published_entropy_bits': published[name.capitalize()]['bits_per_dim'],
     } for name in QUANTITIES]
-    report = StudyReport('entropy', rows, {**provenance(chosen, images, device), 'network': network.record,
-                                           'values': int(total['values'])})
-    report.words = [f"{row['quantity']}: {row['entropy_bits']:.2f} bits per dimension (paper "
+    study.words += [f"{row['quantity']}: {row['entropy_bits']:.2f} bits per dimension (paper "
                     f"{row['published_entropy_bits']:.2f}), {row['png_bits']:.2f} as PNG" for row in rows]
-    report.write(output, {'': lambda figure: _draw(figure, rows, total)})
-    return report
+    settings = {'network': network.record, 'values': int(total['values'])}
+    return study.write(rows, settings, lambda figure: _draw(figure, rows, total))
 
 
 def _predictor(network: Network, device: torch.device) -> Callable[[Tensor], Tensor]:

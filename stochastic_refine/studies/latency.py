@@ -6,9 +6,9 @@ them in the denoiser) and finds the latter up to 7 times faster for comparable q
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -20,52 +20,35 @@ from torch import Tensor
 from ..archs.sampling import SamplingNetwork
 from ..comparison.columns import COLUMNS
 from ..comparison.complexity import operating_cost
-from ..comparison.pairs import ImagePair
-from ..comparison.protocols import spread_evenly
 from ..comparison.provenance import timing_setup
 from ..comparison.systems import Network
 from ..inference.operating_point import OperatingPoint
 from ..inference.restorer import Restorer
-from .inputs import each_image, known_metrics, means_of, provenance, restorer_of, scores_of
-from .report import COLOURS, MARKERS, StudyReport, check_matplotlib
+from .frame import Compute, Study, means_of, scores_of
+from .inputs import restorer_of
+from .report import COLOURS, MARKERS, StudyReport
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def latency_study(images: Sequence[ImagePair],
-                  networks: Sequence[Network],
-                  points: Sequence[Sequence[OperatingPoint]],
-                  output: Path,
-                  device: torch.device,
-                  metrics: str = 'lpips,stlpips,psnr',
-                  max_images: int | None = None) -> StudyReport:
+def latency_study(study: Study, networks: Sequence[Network], points: Sequence[Sequence[OperatingPoint]]) -> StudyReport:
     """Write ``latency.csv|json|png``; one row for each network at each of its ``points``, one for a deterministic network.
 
     ``seconds`` is the median wall-clock time of one image with one sample, initial prediction included, reading and scoring
     not; ``calls`` counts network calls per image without tiling; ``gflops`` is for 1280x720 (NaN where mmengine is missing);
     ``alpha_bar_T`` is the share of signal that the schedule assumes where sampling starts from pure noise.
     """
-    check_matplotlib()
-    words: list[str] = []
-    keys = known_metrics(metrics, words)
-    chosen = spread_evenly(images, max_images)
+    keys = study.keys
     rows = []
     for network, of_network in zip(networks, points):
-        restorer = restorer_of(network, device)
+        restorer = restorer_of(network, study.device)
         samples = isinstance(restorer.net, SamplingNetwork)
-        ready = _Warmed(restorer)
+        warmed = _Warmed(restorer)
         for point in of_network if samples else of_network[:1]:
-
-            def compute(lq: Tensor, gt: NDArray[np.uint8], point: OperatingPoint = point,
-                        ready: _Warmed = ready) -> dict[str, float]:
-                image, seconds = ready.timed(lq, point)
-                return {'seconds': seconds, **scores_of(image, gt, keys)}
-
-            identity = {'study': 'latency', 'network': network.fingerprint, 'point': point.as_options() if samples else None,
-                        'metrics': keys, 'device': device.type, 'setup': timing_setup(device)}
             what = f'{network.name}, {point.steps} steps' if samples else network.name
-            found = list(each_image(chosen, output / 'cache', identity, compute, what))
+            found = list(study.each_image(network, warmed.timing(point, keys), what, setup=timing_setup(study.device),
+                                          point=point.as_options() if samples else None))
             cost = operating_cost(restorer.net, point)
             rows.append({
                 'system': network.name,
@@ -75,18 +58,13 @@ def latency_study(images: Sequence[ImagePair],
                 'calls': point.calls + restorer.net.has_initial if samples else 1,
                 'seconds': float(np.median([image['seconds'] for image in found])),
                 'params': cost.million_params,
-                'gflops': float('nan') if cost.gflops is None else cost.gflops,
+                'gflops': math.nan if cost.gflops is None else cost.gflops,
                 **means_of(found, keys),
             })
-            row = rows[-1]
-            scores = ', '.join(f'{COLUMNS[key].title} {row[key]:.4f}' for key in keys)
-            words.append(f"{what}: {row['seconds']:.3f} s, {scores}")
-    settings = {**provenance(chosen, images, device), 'networks': {network.name: network.record for network in networks},
-                'threads': torch.get_num_threads(),
+            study.words.append(f"{what}: {rows[-1]['seconds']:.3f} s, {study.in_words(rows[-1])}")
+    settings = {'networks': {network.name: network.record for network in networks}, 'threads': torch.get_num_threads(),
                 'points': {network.name: [point.as_options() for point in each] for network, each in zip(networks, points)}}
-    report = StudyReport('latency', rows, settings, words)
-    report.write(output, {'': lambda figure: _draw(figure, rows, keys[0])})
-    return report
+    return study.write(rows, settings, lambda figure: _draw(figure, rows, keys[0]))
 
 
 class _Warmed:
@@ -96,18 +74,25 @@ class _Warmed:
         self.restorer = restorer
         self.sizes: set[torch.Size] = set()
 
-    def timed(self, lq: Tensor, point: OperatingPoint) -> tuple[Tensor, float]:
-        """The restored image and the seconds that it took, all work on a GPU included."""
+    def timing(self, point: OperatingPoint, keys: Sequence[str]) -> Compute:
+        """The formula of one row: seconds, all work on a GPU included, and scores."""
+
+        def compute(lq: Tensor, gt: NDArray[np.uint8]) -> dict[str, float]:
+            self._warm(lq, point)
+            start = perf_counter()
+            image = self.restorer.restore(lq, point).image
+            self._wait()
+            return {'seconds': perf_counter() - start, **scores_of(image, gt, keys)}
+
+        return compute
+
+    def _warm(self, lq: Tensor, point: OperatingPoint) -> None:
         if lq.shape not in self.sizes:
             self.sizes.add(lq.shape)
             rules = getattr(self.restorer.net, 'rules', None)
             only = rules.steps if rules else None
             self.restorer.restore(lq, replace(point, steps=only or 1, grid_steps=None))
         self._wait()
-        start = perf_counter()
-        image = self.restorer.restore(lq, point).image
-        self._wait()
-        return image, perf_counter() - start
 
     def _wait(self) -> None:
         if self.restorer.device.type == 'cuda':

@@ -17,7 +17,7 @@ from ..comparison.tables import Table
 from ..errors import InputError, words_of
 from ..sweep.pareto import front
 from ..values import nearest
-from .report import COLOURS, MARKERS, StudyReport, check_matplotlib
+from .report import COLOURS, MARKERS, StudyReport, axis_label, check_matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -139,10 +139,6 @@ def _draw(figure: Figure, rows: list[dict[str, Any]], perception: str, distortio
         if COLUMNS[key].better == 'lower':
             getattr(panel, f'invert_{axis}axis')()
     panel.margins(0.12)
-    panel.set(xlabel=f'{_label(distortion)}: farther right is less distortion',
-              ylabel=f'{_label(perception)}: farther up is better', title=title)
+    panel.set(xlabel=f'{axis_label(distortion)}: farther right is less distortion',
+              ylabel=f'{axis_label(perception)}: farther up is better', title=title)
     figure.legend(loc='outside right upper', fontsize=8)
-
-
-def _label(key: str) -> str:
-    return COLUMNS[key].heading + (' (dB)' if key == 'psnr' else '')

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..comparison.columns import COLUMNS
 from ..errors import InputError
 from ..files import to_json, write_atomically, write_text
 
@@ -70,6 +71,11 @@ class StudyReport:
     def to_json(self) -> str:
         """Strict JSON: NaN is null."""
         return to_json({'study': self.name, 'settings': self.settings, 'rows': self.rows})
+
+
+def axis_label(key: str) -> str:
+    """A metric as the label of an axis: its title, which way is better, its unit."""
+    return COLUMNS[key].heading + (' (dB)' if key == 'psnr' else '')
 
 
 def check_matplotlib() -> None:

@@ -9,23 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from ..checkpoints import read_checkpoint
 from ..comparison.columns import COLUMNS
-from ..comparison.pairs import ImagePair
-from ..comparison.protocols import spread_evenly
 from ..comparison.systems import Network
-from ..inference.operating_point import OperatingPoint
 from ..inference.tradeoff import point_at, tradeoff_path
-from .inputs import each_image, known_metrics, means_of, provenance, sampling_restorer, scores_of
-from .report import COLOURS, MARKERS, StudyReport, check_matplotlib
+from .frame import Study, means_of, standard_error
+from .inputs import sampling_restorer
+from .report import COLOURS, MARKERS, StudyReport, axis_label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,55 +28,38 @@ if TYPE_CHECKING:
 DISTORTION = ('psnr', 'ssim', 'ssim3d')
 
 
-def tradeoff_study(images: Sequence[ImagePair],
-                   network: Network,
-                   positions: Sequence[float],
-                   output: Path,
-                   device: torch.device,
-                   metrics: str = 'psnr,lpips,stlpips',
-                   max_images: int | None = None) -> StudyReport:
+def tradeoff_study(study: Study, network: Network, positions: Sequence[float]) -> StudyReport:
     """Write ``tradeoff.csv|json|png``; one row per position of the knob, rising.
 
     Raises:
         InputError: If the network is deterministic, its checkpoint stores no path, or a position is not in [0, 1].
     """
-    check_matplotlib()
     path = tradeoff_path(read_checkpoint(network.checkpoint).metadata, str(network.checkpoint))
     points = {position: point_at(path, position) for position in sorted(set(positions))}
-    restorer = sampling_restorer(network, device)
-    words: list[str] = []
-    keys = known_metrics(metrics, words)
-    chosen = spread_evenly(images, max_images)
+    restorer = sampling_restorer(network, study.device)
+    keys = study.keys
     rows: list[dict[str, Any]] = []
     before = None
     for position, point in points.items():
-
-        def compute(lq: Tensor, gt: NDArray[np.uint8], point: OperatingPoint = point) -> dict[str, float]:
-            return scores_of(restorer.restore(lq, point).image, gt, keys)
-
-        identity = {'study': 'tradeoff', 'network': network.fingerprint, 'device': device.type,
-                    'point': point.as_options(), 'metrics': keys}
-        found = list(each_image(chosen, output / 'cache', identity, compute, f'Knob at {position:g}'))
+        found = list(study.each_image(network, study.scoring(restorer, point), f'Knob at {position:g}',
+                                      point=point.as_options()))
         values = {key: np.array([float(image[key]) for image in found]) for key in keys}
         row = {'tradeoff': position, **point.as_options(), **means_of(found, keys)}
         for key in keys if before else ():
             both = np.isfinite(values[key]) & np.isfinite(before[key])  # an exact image has an infinite PSNR
             change = (values[key][both] - before[key][both]) if both.any() else np.array([math.nan])
-            row[f'{key}_step'] = float(change.mean())
-            row[f'{key}_step_se'] = float(change.std(ddof=1) / len(change)**0.5) if len(change) > 1 else float('nan')
+            row |= {f'{key}_step': float(change.mean()), f'{key}_step_se': standard_error(change)}
         rows.append(row)
         before = values
-        words.append(f'knob {position:g}: ' + ', '.join(f'{COLUMNS[key].title} {row[key]:.4f}' for key in keys)
-                     + f' ({point.steps} steps, ' + ('' if point.variance is None else f'final variance {point.variance:.3g}, ')
-                     + (f'mean of {point.num_samples})' if point.average and point.num_samples > 1 else 'one sample)'))
+        study.words.append(
+            f'knob {position:g}: {study.in_words(row)} ({point.steps} steps, '
+            + ('' if point.variance is None else f'final variance {point.variance:.3g}, ')
+            + (f'mean of {point.num_samples})' if point.average and point.num_samples > 1 else 'one sample)'))
     for key in keys:
-        wrong = [row['tradeoff'] for row in rows[1:] if _reversal(key, row)]
-        words.append(f'{COLUMNS[key].title}: ' + ('monotone up to noise' if not wrong else
-                                                  f"reversed at {', '.join(f'{position:g}' for position in wrong)}"))
-    settings = {**provenance(chosen, images, device), 'network': network.record, 'path': [point.as_options() for point in path]}
-    report = StudyReport('tradeoff', rows, settings, words)
-    report.write(output, {'': lambda figure: _draw(figure, rows, keys)})
-    return report
+        wrong = [f"{row['tradeoff']:g}" for row in rows[1:] if _reversal(key, row)]
+        study.words.append(f'{COLUMNS[key].title}: ' + (f"reversed at {', '.join(wrong)}" if wrong else 'monotone up to noise'))
+    settings = {'network': network.record, 'path': [point.as_options() for point in path]}
+    return study.write(rows, settings, lambda figure: _draw(figure, rows, keys))
 
 
 def _reversal(key: str, row: dict[str, Any]) -> bool:
@@ -99,5 +76,5 @@ def _draw(figure: Figure, rows: list[dict[str, Any]], keys: list[str]) -> None:
         errors = [0, *(row[f'{key}_step_se'] for row in rows[1:])]
         panel.errorbar([row['tradeoff'] for row in rows], [row[key] for row in rows], errors, color=COLOURS[i],
                        marker=MARKERS[i], capsize=3)
-        panel.set(xlabel='tradeoff: 0 faithful, 1 vivid', ylabel=COLUMNS[key].heading + (' (dB)' if key == 'psnr' else ''))
+        panel.set(xlabel='tradeoff: 0 faithful, 1 vivid', ylabel=axis_label(key))
     figure.suptitle('One knob (bars: standard error of the step from the position before)', fontsize=10)

@@ -15,7 +15,9 @@ from stochastic_refine.archs import build_arch
 from stochastic_refine.cli import main
 from stochastic_refine.comparison.published import published_table
 from stochastic_refine.errors import InputError
+from stochastic_refine.studies import ablation
 from stochastic_refine.studies.ablation import Setting, ablation_study, settings_of, training_options
+from stochastic_refine.studies.frame import Study
 from stochastic_refine.studies.inputs import study_images
 
 OPTIONS = Path(__file__).resolve().parents[2] / 'options' / 'baselines' / 'train_gopro_regression.yml'
@@ -77,8 +79,8 @@ def test_each_training_is_done_once_and_scored_with_its_own_and_its_averaged_wei
     training = fake_training(trained)
 
     def study(iterations: int = 8, train=training):
-        return ablation_study(options, study_images(options), iterations, tmp_path / 'out', torch.device('cpu'),
-                              channels=(4, 8), batches=(1, 2), metrics='psnr', max_images=2, train=train).rows
+        frame = Study('ablation', study_images(options), tmp_path / 'out', torch.device('cpu'), 'psnr', 2)
+        return ablation_study(frame, options, iterations, channels=(4, 8), batches=(1, 2), train=train).rows
 
     rows = study()
     tried = [(row['channels'], row['batch'], row['ema']) for row in rows]
@@ -95,9 +97,21 @@ def test_each_training_is_done_once_and_scored_with_its_own_and_its_averaged_wei
         study()
 
 
+def test_images_are_restored_as_in_the_validation_of_the_options(options, tmp_path, monkeypatch):
+    opt = yaml.safe_load(options.read_text())
+    opt['val'] |= {'tile': 32, 'precision': 'bfloat16'}
+    options.write_text(yaml.safe_dump(opt))
+    restorers, build = [], ablation.restorer_of
+    monkeypatch.setattr(ablation, 'restorer_of', lambda *args: restorers.append(build(*args)) or restorers[-1])
+    frame = Study('ablation', study_images(options), tmp_path / 'out', torch.device('cpu'), 'psnr', 1)
+    ablation_study(frame, options, 8, channels=(4, ), batches=(1, ), train=fake_training([]))
+    assert [(restorer.tile, restorer.precision, restorer.window) for restorer in restorers] == [(32, 'bfloat16', None)] * 2
+
+
 @pytest.mark.parametrize('change, words', [
     (lambda opt: opt.pop('train'), 'no options file of a training'),
     (lambda opt: opt.update(network_g={'type': 'NAFNet'}), 'no base_channels'),
+    (lambda opt: opt['val'].update(tile=-1), 'val: tile must be'),
 ])
 def test_options_that_do_not_fit(options, tmp_path, capsys, change, words):
     opt = yaml.safe_load(options.read_text())

@@ -23,7 +23,9 @@ from stochastic_refine.inference.restorer import Restorer
 from stochastic_refine.studies import tradeoff, uncertainty
 from stochastic_refine.studies.calibration import Calibration
 from stochastic_refine.studies.entropy import entropy, png_bytes
-from stochastic_refine.studies.inputs import parse_schedule, sampling_restorer, scores_of, study_images, study_network, to_bgr
+from stochastic_refine.studies.frame import scores_of, to_bgr
+from stochastic_refine.studies.inputs import parse_schedule, sampling_restorer, study_images, study_network
+from stochastic_refine.studies.rising_blur import RisingBlur
 
 CPU = torch.device('cpu')
 PAIR = {'type': 'PredictRefineNet', 'predictor': unet(global_skip=True),
@@ -125,9 +127,9 @@ def test_rising_blur_changes_nothing_but_the_length(run, pair, tmp_path):
     assert [float(row['length']) for row in of_blur] == [0, 9]
     assert float(of_blur[0]['input_rmse']) < 0.005 < float(of_blur[1]['input_rmse'])  # without blur half a grey value of noise
     assert (tmp_path / 'out' / 'uncertainty_maps.png').is_file()
-    blur = uncertainty.RisingBlur((4, 8), photos=2, noise_sigma=0)
+    blur = RisingBlur((4, 8), photos=2, noise_sigma=0)
     sharp = tmp_path / 'out' / 'blur' / 'sharp'
-    short, long = (uncertainty._blurred_images(sharp, length, blur) for length in blur.lengths)
+    short, long = (blur.pairs_of_length(sharp, length) for length in blur.lengths)
     for a, b in zip(short, long):
         (blurry, gt), (blurrier, same) = a.load(), b.load()
         assert np.array_equal(gt, same) and gt.shape == (48, 48, 3)
@@ -138,8 +140,8 @@ def test_straight_blur_is_horizontal(tmp_path):
     stripes = np.repeat(np.arange(64, dtype=np.uint8)[:, None] * 37, 64, axis=1)  # every row of one grey value
     Image.fromarray(np.stack([stripes] * 3, axis=-1)).save(tmp_path / 'stripes.png')
     for straight in (True, False):
-        blur = uncertainty.RisingBlur(noise_sigma=0, straight=straight)
-        blurry, gt = uncertainty._blurred_images(tmp_path, 9, blur)[0].load()
+        blur = RisingBlur(noise_sigma=0, straight=straight)
+        blurry, gt = blur.pairs_of_length(tmp_path, 9)[0].load()
         assert (np.abs(to_bgr(blurry).astype(int) - gt).max() <= 1) == straight
 
 

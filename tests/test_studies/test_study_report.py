@@ -6,15 +6,17 @@ import csv
 import json
 import math
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from stochastic_refine.comparison import provenance, scoring
 from stochastic_refine.errors import InputError
 from stochastic_refine.settings.options_file import read_options_file
-from stochastic_refine.studies.inputs import each_image, means_of
+from stochastic_refine.studies.frame import Study, means_of
 from stochastic_refine.studies.report import StudyReport, check_matplotlib, save_figure
 
 pytest.importorskip('matplotlib', reason='studies draw figures')
@@ -64,23 +66,25 @@ class Pair:
 def test_an_image_is_computed_again_if_it_or_its_settings_or_its_file_or_the_code_changed(tmp_path, monkeypatch):
     computed = []
 
-    def get(key: str = 'a', **identity) -> list:
+    def get(key: str = 'a', metrics: str | None = None, network: str = 'net', **settings) -> list:
         def compute(lq, gt):
             computed.append(1)
             return {'n': len(computed)}
 
-        return list(each_image([Pair(key)], tmp_path, identity, compute, 'test'))
+        study = Study('test', [Pair(key)], tmp_path, torch.device('cpu'), metrics)
+        return list(study.each_image(SimpleNamespace(fingerprint=network), compute, 'test', **settings))
 
     assert get(x=1)[0]['n'] == 1 and get(x=1)[0]['n'] == 1
     assert get(x=2)[0]['n'] == 2 and get('b', x=1)[0]['n'] == 3
     for file in tmp_path.rglob('*.npz'):
         file.write_bytes(file.read_bytes()[:20])
     assert get(x=1)[0]['n'] == 4
-    assert get(metrics=['psnr'])[0]['n'] == 5 and get(metrics=['psnr'])[0]['n'] == 5
+    assert get(metrics='psnr')[0]['n'] == 5 and get(metrics='psnr')[0]['n'] == 5
+    assert get(x=1, network='other')[0]['n'] == 6
     monkeypatch.setattr(scoring, 'version_of', lambda package: '9.9')
-    assert get(metrics=['psnr'])[0]['n'] == 6 and get(x=1)[0]['n'] == 4
+    assert get(metrics='psnr')[0]['n'] == 7 and get(x=1)[0]['n'] == 4
     monkeypatch.setattr(provenance, 'source_hash', lambda: 'edited')
-    assert get(x=1)[0]['n'] == 7 and get(x=1)[0]['n'] == 7
+    assert get(x=1)[0]['n'] == 8 and get(x=1)[0]['n'] == 8
 
 
 def test_means_leave_out_exact_images_and_count_them():

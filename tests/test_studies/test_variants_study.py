@@ -12,6 +12,7 @@ import yaml
 from stochastic_refine.archs import build_arch
 from stochastic_refine.comparison.published import published_table
 from stochastic_refine.errors import InputError
+from stochastic_refine.studies.frame import Study
 from stochastic_refine.studies.inputs import study_images
 from stochastic_refine.studies.variants import variants_of, variants_study
 
@@ -54,7 +55,8 @@ def test_whole(pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     opt['val']['steps'] = 1
     (tmp_path / 'train.yml').write_text(yaml.safe_dump(opt))
     options = tmp_path / 'train.yml'
-    report = variants_study(options, study_images(options), 1, tmp_path / 'out', torch.device('cpu'), 'psnr', 1, untrained)
+    frame = Study('variants', study_images(options), tmp_path / 'out', torch.device('cpu'), 'psnr', 1)
+    report = variants_study(frame, options, 1, untrained)
     rows = {row['variant']: row for row in report.rows}
     assert all(row['psnr'] > 3 for row in rows.values()) and rows['w/o EAC']['published_psnr'] == 22.57
     assert rows['ControlNet']['params'] < rows['w/o EAC']['params'] < rows['DeblurDiff']['params']
