@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,10 @@ WAIT = 120_000  # milliseconds, against hanging; a busy machine takes its time
 BLURRED = Path(__file__).parents[2] / 'stochastic_refine/weights/check/blurred.png'
 
 
-@pytest.fixture(scope='module')
-def served(tmp_path_factory):
-    """Address of a page that is served by the command, and the folder with what it keeps meanwhile."""
-    folder, port = tmp_path_factory.mktemp('app'), free_port()
+@contextmanager
+def serving(folder):
+    """Address of a page that is served by the command, and the folder with what it keeps meanwhile; ended by Ctrl-C."""
+    port = free_port()
     with (folder / 'out').open('w') as out:
         command = [sys.executable, '-m', 'stochastic_refine.cli', 'app', '--port', str(port), '--device', 'cpu']
         process = subprocess.Popen(command, cwd=folder, env={**python_environment(), 'TMPDIR': str(folder)}, stdout=out,
@@ -35,6 +36,12 @@ def served(tmp_path_factory):
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0, (folder / 'out').read_text()
     assert not list(folder.glob('stochastic-refine-*'))  # no photo is left behind
+
+
+@pytest.fixture(scope='module')
+def served(tmp_path_factory):
+    with serving(tmp_path_factory.mktemp('app')) as served:
+        yield served
 
 
 @pytest.fixture
@@ -193,3 +200,18 @@ def test_weights_that_are_missing_are_one_click_away_and_the_path_tells_what_it_
     page.get_by_role('option', name='small', exact=True).click()
     wait_for_words(page, 'caption', 'draws 4 samples of 10 calls')
     page.wait_for_selector('#restore:enabled')
+
+
+def test_ctrl_c_while_it_restores_ends_it_in_order(chromium, tmp_path):
+    from PIL import Image
+    with Image.open(BLURRED) as image:
+        image.resize((2048, 2048)).save(tmp_path / 'large.png')
+    with serving(tmp_path) as (address, _):
+        page = chromium.new_page()
+        page.goto(address)
+        page.wait_for_selector('#photos input[type=file]', state='attached')
+        drop(page, tmp_path / 'large.png')
+        wait_for_words(page, 'caption', 'Not restored')
+        page.click('#restore')
+        page.wait_for_function('() => /calls left/.test(document.querySelector("#status").innerText)')
+    page.close()
