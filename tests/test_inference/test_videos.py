@@ -176,7 +176,32 @@ def test_frames_restored_otherwise_are_not_mixed_in(restore, tmp_path, monkeypat
     assert restore(path) == 0 and numbers == [0]
 
 
+def encrypt(path: Path) -> None:
+    plain = path.rename(path.with_name(f'plain {path.name}'))
+    cipher = {'encryption_scheme': 'cenc-aes-ctr', 'encryption_key': '5c' * 16, 'encryption_kid': 'a7' * 16}
+    with av.open(str(plain)) as source, av.open(str(path), 'w', options=cipher) as output:
+        streams = {stream.index: output.add_stream_from_template(stream) for stream in source.streams}
+        for packet in source.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream_index]
+                output.mux(packet)
+
+
+def interlace(path: Path) -> None:
+    with av.open(str(path), 'w') as container:
+        video = container.add_stream('libx264', rate=25, options={'x264-params': 'tff=1'})
+        video.width, video.height, video.pix_fmt = 64, 64, 'yuv420p'
+        video.codec_context.flags |= av.codec.context.Flags.interlaced_dct | av.codec.context.Flags.interlaced_me
+        for i in range(3):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 60 * i, np.uint8)).reformat(format='yuv420p')
+            frame.pts = i
+            container.mux(video.encode(frame))
+        container.mux(video.encode())
+
+
 @pytest.mark.parametrize('name, make, words', [
+    ('encrypted.mp4', encrypt, 'damaged, cut short or encrypted'),
+    ('interlaced.mp4', interlace, 'is interlaced'),
     ('cut.mp4', lambda path: path.write_bytes(path.read_bytes()[:3000]), 'damaged, cut short or encrypted'),
     ('cut.mkv', lambda path: path.write_bytes(path.read_bytes()[:len(path.read_bytes()) // 2]), 'damaged, cut short'),
     ('empty.mov', lambda path: path.write_bytes(b''), 'damaged, cut short'),
