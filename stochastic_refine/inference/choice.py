@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from ..checkpoints.catalogue import catalogue
 from ..checkpoints.weights_folder import available_weights
 from .deblurrer import Deblurrer
 
-BUNDLED_WEIGHTS = 'small'
+#: Bundled: a predictor for photos, one pass, and a pair for whoever wants samples.
+BUNDLED_PREDICTOR, BUNDLED_PAIR = 'camera', 'small'
 #: What a photo may take when the speed is left open.
 REASONABLE_SECONDS = 120.0
 #: Side of the crop that is timed; larger ones would cost as much as a photo.
@@ -59,7 +60,8 @@ def choose(speed: str, size: tuple[int, int], load: Callable[[str], Deblurrer], 
     """Choose weights for photos.
 
     Args:
-        speed: ``'fast'`` (the bundled weights), ``'auto'`` (the best whose photo takes at most two minutes) or ``'best'``.
+        speed: ``'fast'`` (the bundled weights), ``'auto'`` (the best whose photo takes at most two minutes) or ``'best'``,
+            refined where there is a refiner over the best.
         size: (height, width) of a photo.
         load: Makes a deblurrer of weights by name.
         kept: Weights that were chosen before and are to stay.
@@ -68,8 +70,10 @@ def choose(speed: str, size: tuple[int, int], load: Callable[[str], Deblurrer], 
         InputError: If weights cannot be used.
     """
     published, here = catalogue(), available_weights()
-    ranked = sorted((name for name in here if name in published), key=_score, reverse=True)
-    candidates = [kept] if kept else [BUNDLED_WEIGHTS] if speed == 'fast' else [*ranked, BUNDLED_WEIGHTS]
+    usable = [name for name in here if name in published and (
+        not published[name].refines or speed == 'best' and published[name].refines in here)]
+    ranked = sorted(usable, key=lambda name: (_score(name), bool(published[name].refines)), reverse=True)
+    candidates = [kept] if kept else [BUNDLED_PREDICTOR] if speed == 'fast' else [*ranked, BUNDLED_PREDICTOR]
     choice: Choice | None = None
     slower: tuple[str, float] | None = None
     for name in candidates:
@@ -81,6 +85,11 @@ def choose(speed: str, size: tuple[int, int], load: Callable[[str], Deblurrer], 
         slower = slower or (name, seconds)
     assert choice is not None  # the bundled weights are always there
     return choice
+
+
+def bundled_for(settings: Mapping[str, Any]) -> str:
+    """The bundled weights that settings of a restoration mean something to: any of them is about samples."""
+    return BUNDLED_PAIR if any(value is not None for value in settings.values()) else BUNDLED_PREDICTOR
 
 
 def expected_seconds(deblurrer: Deblurrer, size: tuple[int, int]) -> float:
@@ -121,6 +130,8 @@ def duration(seconds: float) -> str:
 def _score(name: str) -> float:
     """The best published PSNR of weights in the catalogue; test sets differ, but not by as much as networks do."""
     entry = catalogue().get(name)
+    if entry and entry.refines:
+        return _score(entry.refines)
     return max((score['psnr'] for score in entry.published.values()), default=0.0) if entry else 0.0
 
 

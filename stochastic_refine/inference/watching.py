@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import InputError, is_of_the_system
 from ..files import make_folder
 from ..processes import world_size
-from .choice import BUNDLED_WEIGHTS
+from .choice import bundled_for
 from .folder import loaded_deblurrer, restore_photos
 from .photos import read_photo, search_photos
 
@@ -141,6 +141,6 @@ def watch_folders(inputs: Sequence[str],
 def _check(options: dict[str, Any]) -> None:
     """Raise an InputError if weights or settings cannot be used, before the first photo comes."""
     loading = {key: options[key] for key in ('device', 'precision', 'tile', 'keep_sharp') if key in options}
-    deblurrer = loaded_deblurrer((('weights', options.get('weights') or BUNDLED_WEIGHTS), *loading.items()))
-    deblurrer.point_of({key: value for key, value in options.items()
-                        if key not in (*loading, 'weights', 'overwrite', 'speed')})
+    settings = {key: value for key, value in options.items() if key not in (*loading, 'weights', 'overwrite', 'speed')}
+    deblurrer = loaded_deblurrer((('weights', options.get('weights') or bundled_for(settings)), *loading.items()))
+    deblurrer.point_of(settings)

@@ -21,7 +21,7 @@ from ...checkpoints.weights_folder import find_weights
 from ...errors import InputError, is_of_the_system
 from ...files import make_folder, sha256_of, to_json, write_atomically, write_text
 from ...processes import my_share, rank, wait_for_all
-from ..choice import BUNDLED_WEIGHTS, choose
+from ..choice import bundled_for, choose
 from ..deblurrer import Deblurrer
 from ..folder import loaded_deblurrer
 from ..photos import Photo, read_photo, write_photo
@@ -91,7 +91,7 @@ def restore_videos(videos: Sequence[str | Path],
             if weights is None and speed == 'best':
                 weights = choose('best', (whole.height, whole.width),
                                  lambda name: loaded_deblurrer((('weights', name), *machine))).name
-            weights = weights or BUNDLED_WEIGHTS
+            weights = weights or bundled_for(settings)
             deblurrer = loaded_deblurrer((('weights', weights), *machine))
             told = {'weights': sha256_of(find_weights(weights)), 'point': vars(deblurrer.point_of(settings)),
                     'precision': deblurrer.precision, 'keep_sharp': keep_sharp}
