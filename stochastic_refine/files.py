@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -13,6 +14,8 @@ from typing import Any
 
 from .errors import InputError
 
+#: Characters of a file's name, and of its suffix, that a temporary name keeps: names end at 255 bytes.
+_STEM, _SUFFIX = 24, 16
 _SEAL = '# sha256 of the lines below, so that no file that you changed is removed: '
 
 
@@ -21,15 +24,16 @@ def write_atomically(path: str | Path, write: Callable[[str], object]) -> None:
 
     Args:
         path: Final file; its folder must exist.
-        write: Called with the temporary file's name, which has the same suffix.
+        write: Called with the temporary file's name, which has the same suffix and is no longer than names may be.
 
     Raises:
-        InputError: If the disk is full or the folder cannot be written; nothing is left behind.
+        InputError: If the disk is full, the folder cannot be written or the name is too long, which lies at this file alone;
+            nothing is left behind.
     """
     path = Path(path)
     temporary = None
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f'.{path.stem}.', suffix=path.suffix, dir=path.parent)
+        handle, temporary = tempfile.mkstemp(prefix=f'.{path.stem[:_STEM]}.', suffix=path.suffix[:_SUFFIX], dir=path.parent)
         os.close(handle)
         write(temporary)
         with open(temporary, 'rb+') as file:
@@ -39,6 +43,8 @@ def write_atomically(path: str | Path, write: Callable[[str], object]) -> None:
     except BaseException as error:  # Ctrl-C leaves nothing behind either
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            raise InputError(f'{path} could not be written, as its name is too long; rename what it is made of.') from None
         # torch and safetensors wrap a failing write in errors of their own; torch's archive writer is inline_container
         if isinstance(error, OSError) or any(word in str(error).lower() for word in ('write', 'space', 'inline_container')):
             kept = ', the previous one is kept' if path.exists() else ''

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from stochastic_refine.checkpoints import load_weights, read_checkpoint, save_safetensors
-from stochastic_refine.errors import InputError
+from stochastic_refine.errors import InputError, is_of_the_system
 from stochastic_refine.files import write_atomically
 
 METADATA = {'network_g': {'type': 'RefineUNet'}, 'operating_points': {'sharp': {'steps': 50}}}
@@ -185,6 +185,15 @@ def test_a_writer_that_fails_midway_leaves_the_old_file_and_nothing_else(tmp_pat
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(InputError, match=r'net\.pth could not be written'):
         save_safetensors(tmp_path / 'gone' / 'net.pth', WEIGHTS, {})
+
+
+def test_the_longest_name_is_written_and_a_longer_one_is_not_the_folders_fault(tmp_path):
+    for name in ('é' * 125 + '.jpg', 'a.' + 'b' * 253):
+        write_atomically(tmp_path / name, lambda temporary: Path(temporary).write_bytes(b'x'))
+        assert (tmp_path / name).read_bytes() == b'x'
+    with pytest.raises(InputError, match='its name is too long') as caught:
+        write_atomically(tmp_path / ('a' * 252 + '.jpg'), lambda temporary: Path(temporary).write_bytes(b'x'))
+    assert not is_of_the_system(caught.value) and len(list(tmp_path.iterdir())) == 2
 
 
 @pytest.mark.skipif(os.name != 'posix', reason='POSIX permissions')
