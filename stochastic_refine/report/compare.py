@@ -48,7 +48,7 @@ def write_comparison(written: Mapping[Path, Mapping[str, Sequence[Path]]], outpu
             print(f'Note: {photo} and its results are of different sizes, so that they are not on the page; restore it again '
                   'with --overwrite.', file=sys.stderr)
             continue
-        names.append(files['image'][0].resolve().relative_to(root.resolve()).as_posix() if 'image' in files else photo.name)
+        names.append(files['image'][0].relative_to(root).as_posix() if 'image' in files else photo.name)
         scenes.append(((photo, ), *(tuple(files[kind]) for kind in kinds)))
     if not scenes or not kinds:
         return f'{page} was not written, as no photo and its result are both there.'

@@ -55,6 +55,20 @@ def test_every_photo_is_on_the_page(restore, tmp_path, monkeypatch, capsys) -> N
     assert [scene['name'] for scene in data_of(tmp_path / 'sharp_compare.html')['scenes']] == ['sharp.png']
 
 
+def test_results_may_be_links(restore, tmp_path) -> None:
+    """A result, and a folder of them, that lie elsewhere."""
+    (tmp_path / 'in' / 'sub').mkdir()
+    (tmp_path / 'in' / 'b.png').rename(tmp_path / 'in' / 'sub' / 'b.png')
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'elsewhere').mkdir()
+    (tmp_path / 'out' / 'sub').symlink_to(tmp_path / 'elsewhere')
+    assert restore('--recursive') == 0
+    (tmp_path / 'out' / 'a.jpg').rename(tmp_path / 'elsewhere' / 'c.jpg')
+    (tmp_path / 'out' / 'a.jpg').symlink_to(tmp_path / 'elsewhere' / 'c.jpg')
+    assert restore('--recursive') == 0
+    assert [scene['name'] for scene in data_of(tmp_path / 'out' / 'compare.html')['scenes']] == ['a.jpg', 'sub/b.png']
+
+
 def test_the_slider_shows_photo_and_result(restore, tmp_path, chromium) -> None:
     assert restore() == 0
     page, faults = chromium.new_page(), []
