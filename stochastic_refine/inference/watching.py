@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..data.image_files import count_in_words, is_system_file, other_files
 from ..errors import InputError, is_of_the_system
 from ..files import make_folder
 from ..processes import world_size
-from .choice import bundled_for
-from .folder import loaded_deblurrer, restore_photos
-from .photos import read_photo, search_photos
+from .choice import BUNDLED_PAIR, bundled_for
+from .folder import _files, loaded_deblurrer, restore_photos
+from .photos import FORMATS, read_photo, search_photos
 
 #: Seconds between two looks, and those after which a photo that does not change and cannot be read is reported.
 INTERVAL, PATIENCE = 1.0, 10.0
@@ -40,17 +43,25 @@ class Arrivals:
     patience: float = PATIENCE
     _seen: dict[Path, tuple[tuple[int, int], float]] = field(default_factory=dict)
     _settled: dict[Path, tuple[int, int]] = field(default_factory=dict)
+    _told: set[str] = field(default_factory=set)
 
     def look(self) -> Iterator[tuple[Path, Path]]:
         """Each photo that became whole since the last look, with its place below its folder.
 
+        What is no photo is told, each suffix once.
+
         Raises:
             InputError: If a folder is there no longer.
         """
+        once = set[Path]()  # of folders within one another, whose photos have several places
         for folder in self.folders:
             if not folder.is_dir():
                 raise InputError(f'Folder {folder} is there no longer; when it is back, run the same command again.')
+            self._tell_others(folder)
             for photo, place in self._photos(folder):
+                if (resolved := photo.resolve()) in once:
+                    continue
+                once.add(resolved)
                 try:
                     status = photo.stat()
                 except OSError:  # renamed or removed since
@@ -68,6 +79,19 @@ class Arrivals:
             yield from search_photos([str(folder)], self.recursive, self.results).places.items()
         except InputError:  # none yet
             return
+
+    def _tell_others(self, folder: Path) -> None:
+        try:
+            others = other_files(folder) if self.recursive else Counter(
+                file.suffix.lower() for file in folder.iterdir()
+                if file.suffix.lower() not in FORMATS and not is_system_file(file) and file.is_file())
+        except OSError:  # something was renamed or removed meanwhile; the next look tells
+            return
+        new = Counter({suffix: count for suffix, count in others.items() if suffix not in self._told})
+        if new:
+            self._told |= new.keys()
+            print(f'Note: {folder}: passed over {count_in_words(new)}: photos are JPEG, PNG, WebP, TIFF and BMP.',
+                  file=sys.stderr)
 
     def _whole(self, photo: Path, waited: float) -> bool:
         try:
@@ -106,23 +130,24 @@ def watch_folders(inputs: Sequence[str],
     """
     if world_size() > 1:
         raise InputError('A folder is watched by one process; start it without torchrun.')
-    folders, output = [Path(given) for given in inputs], Path(output)
+    folders, output = list({Path(given).resolve(): Path(given) for given in inputs}.values()), Path(output)
     for folder in folders:
         if not folder.is_dir():
             raise InputError(f'{folder} is no folder that could be watched; name a folder that is there.')
         if output.resolve() == folder.resolve():
             raise InputError(f'{output} is the watched folder itself; choose another output folder, which may lie inside it.')
-    _check(options)
     make_folder(output)
-    arrivals, done = Arrivals(folders, recursive, output), dict[Path, int]()
+    num_samples = _check(output, save, options)
+    arrivals, done, owners = Arrivals(folders, recursive, output), dict[Path, int](), dict[str, Path]()
     print(f'Watching {", ".join(map(str, folders))} for new photos; Ctrl-C ends it.', flush=True)
     try:
         while True:
             for photo, place in arrivals.look():
                 again = photo in done
-                into = output / place.parent
                 try:
-                    code = restore_photos([str(photo)], f'{into}/', save=save, **{**options, 'overwrite': again})
+                    _check_free(photo, _files(output / place, save, num_samples), owners)
+                    code = restore_photos([str(photo)], f'{output / place.parent}/', save=save,
+                                          **{**options, 'overwrite': again})
                 except InputError as error:
                     if is_of_the_system(error):
                         raise
@@ -138,9 +163,20 @@ def watch_folders(inputs: Sequence[str],
         return 0
 
 
-def _check(options: dict[str, Any]) -> None:
-    """Raise an InputError if weights or settings cannot be used, before the first photo comes."""
+def _check(output: Path, save: Sequence[str], options: dict[str, Any]) -> int:
+    """How many samples a photo gets; an InputError if weights or settings cannot be used, before the first photo comes."""
+    restore_photos([], f'{output}/', save=save, **options)  # what would stop every photo stops none at all, too
     loading = {key: options[key] for key in ('device', 'precision', 'tile', 'keep_sharp') if key in options}
     settings = {key: value for key, value in options.items() if key not in (*loading, 'weights', 'overwrite', 'speed')}
-    deblurrer = loaded_deblurrer((('weights', options.get('weights') or bundled_for(settings)), *loading.items()))
-    deblurrer.point_of(settings)
+    weights = options.get('weights') or (BUNDLED_PAIR if set(save) - {'image'} else bundled_for(settings))
+    return loaded_deblurrer((('weights', weights), *loading.items())).point_of(settings).num_samples
+
+
+def _check_free(photo: Path, files: Sequence[Path], owners: dict[str, Path]) -> None:
+    """Raise an InputError if another watched photo was to be written to one of the files of this one, else note them."""
+    for file in files:
+        other = owners.get(os.path.normcase(file), photo)
+        if other != photo:
+            raise InputError(f'{photo} is left out, as it would be written to {file}, which belongs to {other}; rename it, or '
+                             'watch the two folders with different outputs.')
+    owners.update((os.path.normcase(file), photo) for file in files)

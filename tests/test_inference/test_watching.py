@@ -31,10 +31,10 @@ def watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     restore = watching.restore_photos
 
     def noting(inputs, *args, **options) -> int:
-        restored.append(Path(inputs[0]).name)
+        restored.extend(Path(given).name for given in inputs)
         return restore(inputs, *args, **options)
 
-    def run(*steps, out: str = 'out', options=()) -> tuple[int, list[str]]:
+    def run(*steps, out: str = 'out', options=(), folders=('in', )) -> tuple[int, list[str]]:
         left = [*steps, None, None]
 
         def sleep(_: float) -> None:
@@ -46,8 +46,8 @@ def watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
         monkeypatch.setattr(watching.time, 'sleep', sleep)
         restored.clear()
-        code = main(['restore', '--watch', str(tmp_path / 'in'), '-o', str(tmp_path / out), '-w', str(file), '--device', 'cpu',
-                     *options])
+        code = main(['restore', '--watch', *(str(tmp_path / folder) for folder in folders), '-o', str(tmp_path / out),
+                     '-w', str(file), '--device', 'cpu', *options])
         return code, list(restored)
 
     monkeypatch.setattr(watching, 'restore_photos', noting)
@@ -90,9 +90,38 @@ def test_a_photo_that_stays_broken_is_told_once(watch, photos, tmp_path, monkeyp
     assert code == 0 and restored == [] and len(errors) == 1 and 'broken.png' in errors[0]
 
 
+def test_two_photos_of_one_result_are_told_apart(watch, photos, tmp_path, capsys) -> None:
+    """Also when the second is written anew; a folder within a watched one gives no photo twice."""
+    (tmp_path / 'in' / 'b').mkdir()
+    first, second, result = tmp_path / 'in' / 'x.png', tmp_path / 'in' / 'b' / 'x.png', tmp_path / 'out' / 'x.png'
+    shutil.copy(photos / 'coffee.png', first)
+    shutil.copy(photos / 'coffee.png', second)
+
+    def renew() -> None:
+        Image.open(photos / 'rocket.png').resize((40, 30)).save(second)
+
+    assert watch(None, None, renew, None, None, folders=('in', 'in/b')) == (0, ['x.png'])
+    said = capsys.readouterr()
+    assert said.err.count(f'{second} is left out') == 2 and f'{result}, which belongs to {first}' in said.err
+    assert '1 photo restored or there already, 1 left out' in said.out and Image.open(result).size == (72, 64)
+    result.unlink()
+    assert watch(folders=('in', 'in/b', 'in'), options=['--recursive']) == (0, ['x.png', 'x.png'])
+    assert 'Error' not in capsys.readouterr().err
+
+
+def test_what_is_no_photo_is_told_once(watch, photos, tmp_path, capsys) -> None:
+    (tmp_path / 'in' / 'a.heic').touch()
+    shutil.copy(photos / 'coffee.png', tmp_path / 'in')
+    assert watch(None, (tmp_path / 'in' / 'b.heic').touch, None, (tmp_path / 'in' / 'c.mp4').touch) == (0, ['coffee.png'])
+    notes = [line.split(': ')[2] for line in capsys.readouterr().err.splitlines() if line.startswith('Note')]
+    assert notes == ['passed over 1 .heic', 'passed over 1 .mp4']
+
+
 def test_what_cannot_be_watched_is_refused_at_once(watch, tmp_path, capsys) -> None:
     assert watch(out='in')[0] == 2 and 'the watched folder itself' in capsys.readouterr().err
     assert watch(options=['--point', 'no such'])[0] == 2 and "no operating point 'no such'" in capsys.readouterr().err
+    assert watch(options=['--save', 'foo'])[0] == 2 and "--save knows no 'foo'" in capsys.readouterr().err
+    assert watch(options=['--save', 'std'])[0] == 2 and 'gives the image alone' in capsys.readouterr().err
     assert watch(options=['--compare'])[0] == 2 and '--compare' in capsys.readouterr().err
     assert watch(lambda: (tmp_path / 'in').rename(tmp_path / 'gone'))[0] == 2
     assert 'there no longer' in capsys.readouterr().err
