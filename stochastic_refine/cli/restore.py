@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import glob
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,15 @@ def _run(args: argparse.Namespace) -> int:
     if args.watch:
         return _watch(args, save, options)
     videos, inputs = _videos(args.inputs)
-    code = _restore_videos(args, videos, options) if videos else 0
+    code = 0
+    if videos:
+        _refuse({'--save': args.save != 'image', '--compare': args.compare, '--workers': args.workers > 1,
+                 '--recursive': args.recursive and not inputs},
+                f'to the video {videos[0]}; leave it out, or restore a folder of its frames.')
+        if inputs:
+            _check_beside_videos(inputs, args.output, args.recursive)
+        from ..inference.videos import restore_videos
+        code = restore_videos(videos, args.output, **options)
     if not inputs:
         return code
     written: dict[Path, Mapping[str, Sequence[Path]]] = {}
@@ -96,11 +105,17 @@ def _videos(inputs: Sequence[str]) -> tuple[list[str], list[str]]:
     return list(dict.fromkeys(videos)), others
 
 
-def _restore_videos(args: argparse.Namespace, videos: list[str], options: dict[str, Any]) -> int:
-    from ..inference.videos import restore_videos
-    _refuse({'--save': args.save != 'image', '--compare': args.compare, '--workers': args.workers > 1},
-            f'to the video {videos[0]}; leave it out, or restore a folder of its frames.')
-    return restore_videos(videos, args.output, **options)
+def _check_beside_videos(inputs: Sequence[str], output: str, recursive: bool) -> None:
+    """Raise an InputError if photos that are given beside videos, which come first and take long, could not be restored."""
+    from ..inference.photos import FORMATS, search_photos
+    from ..inference.videos.reading import SUFFIXES
+    if Path(output).suffix and not output.endswith(('/', os.sep)) and not Path(output).is_dir():
+        raise InputError(f'Output {output} is a file for videos and photos; give a folder, whose name may end in / to tell it '
+                         'from a file.')
+    for photo in search_photos(inputs, recursive, Path(output)).places:
+        if photo.suffix.lower() not in FORMATS:
+            raise InputError(f'{photo} is neither a video ({", ".join(SUFFIXES)}) nor a photo ({", ".join(FORMATS)}) by its '
+                             'suffix; rename it, or leave it out.')
 
 
 def _watch(args: argparse.Namespace, save: list[str], options: dict[str, Any]) -> int:
