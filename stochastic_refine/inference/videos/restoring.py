@@ -1,11 +1,12 @@
 """Restore videos frame by frame, each with the same seeds, so that the noise of a sample stands still.
 
 Restored frames wait in a hidden folder beside the result, lossless, until all are there and the video is encoded in one piece
-under a passing name; so a stopped run goes on at its next frame, and no half video is ever seen.
+beside them; so a stopped run goes on at its next frame, and no half video is ever seen.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -72,45 +73,50 @@ def restore_videos(videos: Sequence[str | Path],
     targets = _targets([Path(video) for video in videos], Path(output), str(output).endswith('/'))
     missing = {video: target for video, target in targets.items() if overwrite or not target.exists()}
     if rank() == 0 and len(missing) < len(targets):
+        for target in set(targets.values()) - set(missing.values()):
+            if (_frames_of(target) / _MADE_WITH).is_file():  # left by an --overwrite that was stopped
+                shutil.rmtree(_frames_of(target), ignore_errors=True)
         print(f'{len(targets) - len(missing)} of {len(targets)} videos are there already, skipped (--overwrite restores them '
               'again).')
     wait_for_all()
     faults = []
     machine = (('device', device), ('precision', precision), ('tile', tile), ('keep_sharp', keep_sharp))
     deblurrer, told = None, {}
-    for video in my_share(list(missing)):
-        try:
-            whole = inspect(video)
-            lost = check_encodable(whole, missing[video])
-        except InputError as error:
-            faults.append(str(error))
-            continue
-        if lost:
-            print(f'Note: {video}: {missing[video].name} does not keep {", ".join(lost)}.', file=sys.stderr)
-        if deblurrer is None:
-            if weights is None and speed == 'best':
-                weights = choose('best', (whole.height, whole.width),
-                                 lambda name: loaded_deblurrer((('weights', name), *machine))).name
-            weights = weights or bundled_for(settings)
-            deblurrer = loaded_deblurrer((('weights', weights), *machine))
-            told = {'weights': sha256_of(find_weights(weights)), 'point': vars(deblurrer.point_of(settings)),
-                    'precision': deblurrer.precision, 'keep_sharp': keep_sharp}
-        make_folder(missing[video].parent)
-        try:
-            _restore(whole, missing[video], deblurrer, settings, told)
-        except InputError as error:
-            if is_of_the_system(error):
-                raise
-            faults.append(str(error))
-    for fault in faults:
-        print(f'Error: {fault}', file=sys.stderr)
+    try:
+        for video in my_share(list(missing)):
+            try:
+                whole = inspect(video)
+                lost = check_encodable(whole, missing[video])
+            except InputError as error:
+                faults.append(str(error))
+                continue
+            if lost:
+                print(f'Note: {video}: {missing[video].name} does not keep {", ".join(lost)}.', file=sys.stderr)
+            if deblurrer is None:
+                if weights is None and speed == 'best':
+                    weights = choose('best', (whole.height, whole.width),
+                                     lambda name: loaded_deblurrer((('weights', name), *machine))).name
+                weights = weights or bundled_for(settings)
+                deblurrer = loaded_deblurrer((('weights', weights), *machine))
+                told = {'weights': sha256_of(find_weights(weights)), 'point': vars(deblurrer.point_of(settings)),
+                        'precision': deblurrer.precision, 'keep_sharp': keep_sharp}
+            make_folder(missing[video].parent)
+            try:
+                _restore(whole, missing[video], deblurrer, settings, told)
+            except InputError as error:
+                if is_of_the_system(error):
+                    raise
+                faults.append(str(error))
+    finally:  # also before the error that ends all
+        for fault in faults:
+            print(f'Error: {fault}', file=sys.stderr)
     wait_for_all()
     return 2 if faults else 0
 
 
 def _restore(video: Video, target: Path, deblurrer: Deblurrer, settings: dict[str, Any], told: dict[str, Any]) -> None:
     """Restore the frames that are missing, then write the video and remove them."""
-    folder = target.with_name(f'.{target.name}.frames')
+    folder = _frames_of(target)
     made_with = to_json({**told, 'video': sha256_of(video.path), 'frames': len(video.times)})
     note = folder / _MADE_WITH
     if not note.is_file() or note.read_text(encoding='utf-8') != made_with:  # frames of another video, or restored otherwise
@@ -122,16 +128,29 @@ def _restore(video: Video, target: Path, deblurrer: Deblurrer, settings: dict[st
     with tqdm(total=len(files), initial=first, desc=f'Restoring {video.path.name}', disable=rank() > 0, unit='frame',
               bar_format='{l_bar}{bar}| {n:.1f}/{total_fmt} frames [{elapsed}<{remaining}]') as bar:
         for number, frame in enumerate(frames(video, first) if first < len(files) else (), first):
-            if number < len(files) and not files[number].exists():
+            if number >= len(files):
+                raise _changed(video)
+            if not files[number].exists():
                 result = deblurrer(frame, keep_samples=False, on_call=partial(_advance, bar, number), **settings)
                 write_photo(files[number], result.image, like=Photo(result.image, bits=16 if video.deep else 8))
             bar.update(number + 1 - bar.n)
-    missing = sum(not file.exists() for file in files)
-    if missing:
-        raise InputError(f'{video.path}: {missing} of {len(files)} frames could not be decoded again; it changed meanwhile, so '
-                         'run the same command once more.')
-    write_atomically(target, lambda temporary: write_video(video, Path(temporary), _pictures(files, video.deep), target))
+    if not all(file.exists() for file in files):
+        raise _changed(video)
+    for left in folder.glob('.*'):  # by a run that was killed while it wrote
+        left.unlink()
+    whole = folder / target.name  # encoded where a killed run leaves nothing for good
+    write_atomically(whole, lambda temporary: write_video(video, Path(temporary), _pictures(files, video.deep), target))
+    write_atomically(target, partial(os.replace, whole))
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _frames_of(target: Path) -> Path:
+    return target.with_name(f'.{target.name}.frames')
+
+
+def _changed(video: Video) -> InputError:
+    return InputError(f'{video.path} had {len(video.times)} frames at first and has another number now; it changed meanwhile, '
+                      'so run the same command once more.')
 
 
 def _advance(bar: tqdm, number: int, done: int, total: int) -> None:
