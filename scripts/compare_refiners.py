@@ -57,6 +57,7 @@ class Variant:
     weighted: bool = True
     condition: str = 'lq+initial'
     shortcut: bool = False
+    calls: int | None = None  # for which alone it is trained
 
     @property
     def channels(self) -> int:
@@ -67,7 +68,8 @@ VARIANTS = {
     's 0.02': Variant(), 's 0.005': Variant(start_noise=0.005), 's 0.01': Variant(start_noise=0.01),
     's 0.05': Variant(start_noise=0.05), 'without weight': Variant(weighted=False), 'absolute error': Variant(norm='l1'),
     'velocity predicted': Variant(predicts='velocity'), 'condition lq': Variant(condition='lq'),
-    'condition none': Variant(condition='none'), 'shortcut': Variant(shortcut=True),
+    'condition none': Variant(condition='none'), 'shortcut': Variant(shortcut=True), 'for two calls': Variant(calls=2),
+    's 0.01 for two calls': Variant(start_noise=0.01, calls=2),
     'noise predicted': Variant(predicts='noise'),
 }
 
@@ -79,7 +81,7 @@ class Refiner:
         torch.manual_seed(seed)
         self.variant = variant
         self.net = bundled.channels_last(bundled.build({**bundled.REFINER, 'in_channels': variant.channels}))
-        self.flow = FlowPath(variant.start_noise, SCALE)
+        self.flow = FlowPath(variant.start_noise, SCALE, variant.calls)
         self.criterion = FlowLoss(norm=variant.norm, weighted=variant.weighted)
         self.training = NoiseSchedule.training()
 
@@ -211,7 +213,7 @@ def main() -> int:
     for name in names:
         refiner = Refiner(VARIANTS[name], args.seed)
         net = train(refiner, pool, args, name)
-        counts = (5, 10) if VARIANTS[name].predicts == 'noise' else (1, 2, 4)
+        counts = (5, 10) if VARIANTS[name].predicts == 'noise' else (1, 2) if VARIANTS[name].calls else (1, 2, 4)
         rows = [row(name, calls, {blur: refiner.sample(net, pairs[blur][0], initials[blur], calls) for blur in initials}, pairs)
                 for calls in counts]
         with args.output.open('a') as file:

@@ -49,6 +49,7 @@ class PredictRefineNet(nn.Module):
         refiner: ``diffusion`` (the paper's) or ``flow`` (:mod:`stochastic_refine.diffusion.flow`), which starts at the initial
             prediction and whose network predicts the residual itself.
         start_noise: A flow's s, standard deviation of the noise that it starts with, in units of images in [0, 1].
+        flow_calls: Number of even steps that a flow is trained for, and samples with, or a divisor of it; None for any.
         condition: What the denoiser sees beside the state: ``lq`` (the paper's; 6 input channels), ``lq+initial`` (9; a small
             denoiser need not work out again what the predictor did), or ``none``, for a flow alone (3; the state is put on the
             initial prediction, as in PMRF, and the network predicts the change that is left).
@@ -62,7 +63,8 @@ class PredictRefineNet(nn.Module):
                  sampling: Mapping[str, Any] | None = None,
                  refiner: Literal['diffusion', 'flow'] = 'diffusion',
                  start_noise: float = 0.02,
-                 condition: Literal['none', 'lq', 'lq+initial'] | None = None) -> None:
+                 condition: Literal['none', 'lq', 'lq+initial'] | None = None,
+                 flow_calls: int | None = None) -> None:
         super().__init__()
         if condition is not None and condition_on_initial and condition != 'lq+initial':
             raise ValueError(f'condition_on_initial: true means condition: lq+initial, and condition is {condition}; give one.')
@@ -76,6 +78,8 @@ class PredictRefineNet(nn.Module):
             raise ValueError('condition: none is for refiner: flow; a diffusion of residuals must see the blurred image.')
         if not start_noise > 0:
             raise ValueError(f'start_noise must be above 0, got {start_noise}; without noise all samples are one.')
+        if flow_calls is not None and not (refiner == 'flow' and flow_calls >= 1):
+            raise ValueError(f'flow_calls is a number of steps from 1 of refiner: flow, got {flow_calls} for {refiner}.')
         if isinstance(predictor, nn.Module):
             self.frozen_predictor, self.predictor = True, predictor
         else:
@@ -84,10 +88,9 @@ class PredictRefineNet(nn.Module):
         self.denoiser = build_part(denoiser, 'denoiser')
         self.residual_scale = residual_scale
         self.condition = condition
-        self.rules = self.rules_of({'refiner': refiner})
-        self.flow = FlowPath(start_noise, residual_scale) if refiner == 'flow' else None
-        default = {'sampler': 'ancestral', 'steps': 50, 'final_variance': 0.1} if self.flow is None else {
-            'sampler': 'flow_euler', 'steps': 2}
+        self.rules = self.rules_of({'refiner': refiner, 'flow_calls': flow_calls})
+        self.flow = FlowPath(start_noise, residual_scale, flow_calls) if refiner == 'flow' else None
+        default = self.rules.default or {'sampler': 'ancestral', 'steps': 50, 'final_variance': 0.1}
         self.sampling = {**default, 'seed': 0, **(sampling or {})}
         self.train_schedule = NoiseSchedule.training()
         if self.frozen_predictor:
@@ -112,7 +115,10 @@ class PredictRefineNet(nn.Module):
     @classmethod
     def rules_of(cls, options: Mapping[str, Any]) -> Rules:
         if is_flow(options):
-            return Rules('the refiner is a flow', tuple(FLOW_SAMPLERS), {'sampler': 'flow_euler', 'steps': 2})
+            calls = options.get('flow_calls')
+            steps = 2 if calls is None else calls
+            return Rules('the refiner is a flow', tuple(FLOW_SAMPLERS) if calls is None else ('flow_euler', ),
+                         {'sampler': 'flow_euler', 'steps': steps}, even_steps=calls)
         return Rules('the refiner is a diffusion', tuple(DIFFUSION_SAMPLERS))
 
     @property

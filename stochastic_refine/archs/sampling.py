@@ -34,6 +34,7 @@ class Rules:
             something.
         starts: Values of ``start`` that it knows; none where there is no choice.
         most_steps: Steps that it was trained with, of which a sampler takes some; None for any.
+        even_steps: Even steps that it was trained with, of which a sampler takes all, or every second and so on; None for any.
     """
 
     kind: str
@@ -43,6 +44,7 @@ class Rules:
     guided: bool = False
     starts: tuple[str, ...] = ()
     most_steps: int | None = None
+    even_steps: int | None = None
 
     @classmethod
     def native(cls, steps: int) -> Rules:
@@ -63,6 +65,9 @@ class Rules:
         if self.most_steps is not None and point.steps > self.most_steps:
             raise InputError(f'{where}: steps must be at most {self.most_steps}, which the network was trained with, got '
                              f'{point.steps}.')
+        if self.even_steps is not None and (self.even_steps % point.steps or point.last_time is not None):
+            raise InputError(f'{where}: the flow was trained for {self.even_steps} even steps; steps must be that or a divisor '
+                             'of it, without last_time.')
         for key in () if self.guided else ('guidance_scale', 'prompt', 'negative_prompt'):
             if getattr(point, key) is not None:
                 raise InputError(f'{where}: {key} means nothing to a network that is told no text; leave it out.')

@@ -33,10 +33,14 @@ class FlowPath:
     Args:
         start_noise: s, standard deviation of z_0 in units of images in [0, 1].
         residual_scale: Factor on residuals of [-1, 1] images, as in the diffusion.
+        calls: Training draws the times of so many even steps alone, which are all that a sampler with as many looks at; None
+            for any time. At t = 0 the best prediction does not depend on the noise, a little later it does: a network that
+            must tell those times apart lets noise through at the first call.
     """
 
     start_noise: float = 0.02
     residual_scale: float = 1.0
+    calls: int | None = None
 
     def start(self, noise: Tensor) -> Tensor:
         """z_0 of standard normal noise."""
@@ -63,9 +67,11 @@ class FlowPath:
             generator: Source of time and noise, on the CPU; None uses PyTorch's global one.
 
         Returns:
-            ``(z_t, t)``: (B, 3, H, W), and (B,), uniform in [0, 1), float32.
+            ``(z_t, t)``: (B, 3, H, W), and (B,), uniform in [0, 1) or among the times of ``calls``, float32.
         """
         t = torch.rand(len(r), generator=generator).to(r.device)
+        if self.calls is not None:
+            t = (t * self.calls).floor() / self.calls
         noise = torch.randn_like(r) if generator is None else torch.randn(r.shape, generator=generator).to(r)
         return self.state(self.start(noise), r, t[:, None, None, None]), t
 

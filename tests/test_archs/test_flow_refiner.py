@@ -124,7 +124,18 @@ def test_samplers_draw_from_their_own_refiner():
         Restorer(diffusion).restore(lq, OperatingPoint('flow_euler', steps=2))
 
 
+def test_a_flow_trained_for_some_calls_samples_with_no_others():
+    net = make_net(flow_calls=4)
+    assert Deblurrer(net, device='cpu').operating_point().steps == 4
+    restorer, lq = Restorer(net), torch.rand(3, 12, 16)
+    assert restorer.restore(lq, OperatingPoint('flow_euler', steps=2)).image.isfinite().all()
+    for point in (OperatingPoint('flow_euler', steps=3), OperatingPoint('flow_euler', steps=2, last_time=0.3)):
+        with pytest.raises(InputError, match='trained for 4 even steps'):
+            restorer.restore(lq, point)
+
+
 @pytest.mark.parametrize('options, words', [
+    ({'flow_calls': 2, 'refiner': 'diffusion'}, 'flow_calls is a number of steps'),
     ({'predictor': None}, 'needs a predictor'),
     ({'refiner': 'diffusion', 'condition': 'none'}, 'is for refiner: flow'),
     ({'condition': 'lq', 'condition_on_initial': True}, 'give one'),

@@ -58,6 +58,12 @@ def test_training_draws_cover_the_path():
     assert abs(scaled.mean()) < 0.01 and abs(scaled.std() - 0.1) < 0.005  # s = 2 * 0.5 * 0.1
 
 
+def test_training_for_some_calls_draws_their_times_alone():
+    _, t = FlowPath(calls=4).draw(torch.zeros(4000, 1, 1, 1), torch.Generator().manual_seed(0))
+    times, counts = t.unique(return_counts=True)
+    assert tuple(times.tolist()) == FlowSchedule.even(4).times and counts.min() > 900
+
+
 @pytest.mark.parametrize('sampler', FLOW_SAMPLERS)
 @pytest.mark.parametrize('steps', [1, 2, 5])
 def test_a_perfect_network_restores_exactly_and_is_asked_at_the_times(sampler, steps):
