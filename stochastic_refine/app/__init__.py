@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import socket
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import InputError
@@ -18,7 +21,7 @@ from .machine import Machine
 
 def serve(port: int = 7860, weights: str = 'small', device: str = 'auto', max_megapixels: float = 24.0,
           browser: bool = False) -> None:
-    """Serve the page until Ctrl-C.
+    """Serve the page until Ctrl-C, or a signal to end.
 
     Args:
         port: Of 127.0.0.1.
@@ -35,18 +38,38 @@ def serve(port: int = 7860, weights: str = 'small', device: str = 'auto', max_me
     check_port(port)
     machine = Machine(device, weights)
     machine.load(weights)
-    with tempfile.TemporaryDirectory(prefix='stochastic-refine-', ignore_cleanup_errors=True) as folder:
+    with ended_by_signals(), tempfile.TemporaryDirectory(prefix='stochastic-refine-', ignore_cleanup_errors=True) as folder:
         # Read when gradio is imported, and for each upload
-        os.environ.update(GRADIO_ANALYTICS_ENABLED='False', GRADIO_TEMP_DIR=str(Path(folder) / 'uploads'))
+        os.environ.update(GRADIO_ANALYTICS_ENABLED='False', GRADIO_TEMP_DIR=folder)
         from .page import build, launch
-        blocks = build(machine, Path(folder), max_megapixels)
+        blocks = build(machine, Path(folder), max_megapixels)  # gradio copies files from elsewhere, when our handlers are done
         print(f'The page is at {launch(blocks, port, browser)} (Ctrl-C ends it).', flush=True)
         try:
             threading.Event().wait()
         except KeyboardInterrupt:
-            print('The page is closed.')
+            with suppress(OSError):  # the terminal was closed
+                print('The page is closed.', flush=True)
         finally:
             blocks.close(verbose=False)
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let what asks a process to end, or the end of its terminal, be Ctrl-C, so that nothing is left behind."""
+
+    def end(*_: object) -> None:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)  # while it ends
+        raise KeyboardInterrupt
+
+    numbers = [getattr(signal, name) for name in ('SIGTERM', 'SIGHUP') if hasattr(signal, name)]
+    before = {number: signal.signal(number, end) for number in numbers
+              if signal.getsignal(number) != signal.SIG_IGN}  # as under nohup
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def check_port(port: int) -> None:

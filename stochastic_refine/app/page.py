@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
+import traceback
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -11,12 +10,15 @@ from typing import Any
 
 import gradio as gr
 
-from ..errors import InputError, words_of
+from ..errors import InputError, refusal_of, words_of
 from ..inference.getting import get_weights
+from .fields import DOUBT, KNOB, SAMPLES, SEED
 from .knob import PATH, Settings
 from .machine import Machine
 from .pictures import SAMPLE_SIDE, png, shown_size, with_doubt
-from .session import Session, View
+from .session import Session
+from .views import View
+from .visitors import Visitors
 
 _HEAD = """# Sharp photos from blurred ones
 Drop photos, press *Restore*, then turn the knob: **faithful** is what the model is sure of, **vivid** is one plausible photo. A
@@ -26,31 +28,14 @@ _THEME = gr.themes.Default(font=['system-ui', 'sans-serif'], font_mono=['ui-mono
 #: Restoring waits in one line; what only looks at samples does not wait behind it.
 _RESTORING: dict[str, Any] = {'concurrency_id': 'restore', 'concurrency_limit': 1}
 _LOOKING: dict[str, Any] = {'concurrency_id': 'look', 'concurrency_limit': 4, 'show_progress': 'hidden'}
-
-
-class Visitors:
-    """The sessions of all open tabs, by gradio's own name for each."""
-
-    def __init__(self, machine: Machine, folder: Path, max_megapixels: float) -> None:
-        self.machine = machine
-        self.folder = folder
-        self.max_megapixels = max_megapixels
-        self._sessions: dict[str, Session] = {}
-
-    def of(self, request: gr.Request) -> Session:
-        """The session of the tab that asks."""
-        name = str(request.session_hash)
-        if name not in self._sessions:
-            folder = Path(tempfile.mkdtemp(dir=self.folder))
-            self._sessions[name] = Session(self.machine, folder, self.max_megapixels)
-        return self._sessions[name]
-
-    def forget(self, request: gr.Request) -> None:
-        """The tab was closed: what runs for it stops, and its files go."""
-        session = self._sessions.pop(str(request.session_hash), None)
-        if session is not None:
-            session.stop()
-            shutil.rmtree(session.folder, ignore_errors=True)
+#: Wait, in the browser, for photos that it still sends.
+_SENT = """async () => {
+    while (document.querySelector('#photos .uploading')) await new Promise(done => setTimeout(done, 100));
+    return [];
+}"""
+# gradio's own check raises before a handler is asked, in a cleared field with a traceback; .fields has ours. The classes are
+# changed, since gradio makes fields anew by their class when they are updated, and writes a file beside ours for a subclass.
+gr.Slider.preprocess = gr.Number.preprocess = lambda field, value: value
 
 
 class Page:
@@ -79,15 +64,17 @@ class Page:
                 self.get = gr.Button('Get', visible=False, elem_id='get')
                 self.point = gr.Dropdown(points, value=points[0][1], label='Operating point', interactive=len(points) > 1,
                                          info=self._words(weights, points[0][1]), elem_id='point')
-                self.samples = gr.Slider(1, 16, value=first.num_samples, step=1, label='Samples', elem_id='samples')
-                self.seed = gr.Number(0, precision=0, minimum=0, label='Seed of the first sample', elem_id='seed')
+                self.samples = gr.Slider(SAMPLES.low, SAMPLES.high, step=1, elem_id='samples', label=SAMPLES.name,
+                                         value=min(first.num_samples, SAMPLES.high))
+                self.seed = gr.Number(0, precision=0, minimum=SEED.low, maximum=SEED.high, label=SEED.name, elem_id='seed')
             with gr.Column(scale=3):
                 self.shown = gr.Dropdown([], label='Photo', visible=False, elem_id='shown')
                 self.slider = gr.ImageSlider(label='Blurred | restored', format='png', interactive=False, max_height=640,
                                              elem_id='slider')
                 with gr.Row():
-                    self.knob = gr.Slider(0, 1, value=0, step=0.05, label='Knob: 0 faithful ... 1 vivid', elem_id='knob')
-                    self.doubt = gr.Slider(0, 1, value=0, step=0.05, label='Where the model is unsure: fade it in',
+                    self.knob = gr.Slider(KNOB.low, KNOB.high, value=0, step=0.05, label=f'{KNOB.name}: 0 faithful ... 1 vivid',
+                                          elem_id='knob')
+                    self.doubt = gr.Slider(DOUBT.low, DOUBT.high, value=0, step=0.05, label=f'{DOUBT.name}: fade it in',
                                            elem_id='doubt')
                 self.caption = gr.Textbox(label='Shown', interactive=False, elem_id='caption')
                 self.gallery = gr.Gallery(label='Samples: the one chosen is the vivid end of the knob', columns=4, height=240,
@@ -109,7 +96,7 @@ class Page:
                **options: Any) -> Any:
             return event(self._in_words(handler), inputs, outputs, api_visibility='private', **options)
 
-        on(self.blocks.load, self._arrive, None, [self.weights])
+        on(self.blocks.load, self._arrive, None, [self.weights, self.status])
         self.blocks.unload(self.visitors.forget)
         on(self.photos.change, self._drop, [self.photos, *looking], [self.status, self.shown, self.files, *all_seen],
            **_LOOKING)
@@ -125,23 +112,32 @@ class Page:
             on(component.input, self._look_at_all, looking, all_seen, trigger_mode='always_last', **_LOOKING)
         on(self.gallery.select, self._choose_sample, None, [self.chosen], show_progress='hidden', queue=False).then(
             self._in_words(self._look), looking, seen, api_visibility='private', **_LOOKING)
-        on(self.restore.click, self._begin, None, [self.status], queue=False).then(
+        self.restore.click(None, js=_SENT, api_visibility='private').then(
+            self._in_words(self._begin), [self.photos], [self.status], api_visibility='private', queue=False).then(
             self._in_words(self._restore), settings, [self.status], api_visibility='private',
             show_progress_on=self.status, **_RESTORING).then(
-                self._in_words(self._look_at_all), looking, all_seen, api_visibility='private', **_LOOKING)
+                self._in_words(self._look_at_all, self.status), looking, [self.status, *all_seen], api_visibility='private',
+                **_LOOKING)
         on(self.stop.click, self._stop, None, [self.status], queue=False, show_progress='hidden')
         on(self.download.click, self._download, [*settings, self.chosen, self.everything], [self.status, self.files],
            concurrency_id='look', show_progress_on=self.files)
 
-    def _in_words(self, handler: Callable[..., Any]) -> Callable[..., Any]:
-        """Show an InputError as the sentence that it is, where such a handler tells what it did; the page stays as it was."""
-        where = self.caption if handler in (self._look, self._look_at_all) else self.status
+    def _in_words(self, handler: Callable[..., Any], where: Any = None) -> Callable[..., Any]:
+        """Show an InputError as the sentence that it is, where such a handler tells what it did; the page stays as it was.
+
+        So is shown what the system refuses, such as a full disk, and what should not happen, which the terminal shows too.
+        """
+        where = where or (self.caption if handler in (self._look, self._look_at_all) else self.status)
+
         @wraps(handler)
         def handled(*args: Any) -> Any:
             try:
                 return handler(*args)
-            except InputError as error:
-                return {where: str(error)}
+            except Exception as error:
+                said = error if isinstance(error, InputError) else refusal_of(error) if isinstance(error, OSError) else None
+                if said is None:
+                    traceback.print_exc()
+                return {where: str(said or f'This failed ({words_of(error)}); the terminal says where.')}
         return handled
 
     # ------------------------------------------------------------------------------------------------------ handlers
@@ -184,7 +180,7 @@ class Page:
         named, samples, knob = bool(point) and point != PATH, None, 0
         if named:
             chosen = self.machine.load(weights)[1].operating_point(point)
-            samples, knob = chosen.num_samples, 0 if chosen.average else 1
+            samples, knob = min(chosen.num_samples, SAMPLES.high), 0 if chosen.average else 1
         look = self._in_words(self._look_at_all)
         return {**look(name, weights, point, samples, seed, knob, doubt, 0, request),
                 self.point: gr.update(info=self._words(weights, point)), self.chosen: 0, self.status: '',
@@ -200,8 +196,8 @@ class Page:
         session = self.visitors.of(request)
         if name not in session.names:
             return {self.slider: None, self.caption: ''}
-        view = session.view(name, Settings(weights, point, samples, seed), knob, chosen)
-        return self._pictures(session, view, doubt)
+        view = session.view(name, *_wanted(weights, point, samples, seed, knob), chosen)
+        return self._pictures(session, view, DOUBT.number(doubt))
 
     def _pictures(self, session: Session, view: View, doubt: float) -> dict[Any, Any]:
         size = shown_size(*view.photo.pixels.shape[:2])
@@ -219,32 +215,39 @@ class Page:
         session = self.visitors.of(request)
         if name not in session.names:
             return {self.slider: None, self.caption: '', self.gallery: None}
-        view = session.view(name, Settings(weights, point, samples, seed), knob, chosen)
+        view = session.view(name, *_wanted(weights, point, samples, seed, knob), chosen)
         height, width = view.photo.pixels.shape[:2]
         size = shown_size(height, width, SAMPLE_SIDE**2 / 1e6)
         gallery = [(session.shown(f'sample{i}', png(sample, view.photo, size)), f'seed {seed}')
                    for i, (seed, sample) in enumerate(view.samples.items())]
-        return {**self._pictures(session, view, doubt), self.gallery: gallery or None}
+        return {**self._pictures(session, view, DOUBT.number(doubt)), self.gallery: gallery or None}
 
-    def _begin(self, request: gr.Request) -> dict[Any, Any]:
-        self.visitors.of(request).begin()
+    def _begin(self, paths: list[str] | None, request: gr.Request) -> dict[Any, Any]:
+        session = self.visitors.of(request)
+        session.begin()
+        session.set_photos(paths or [])  # waits for those that are being read
         return {self.status: 'Waiting for a turn ...'}
 
     def _restore(self, weights: str, point: str, samples: int | None, seed: int | None, knob: float, request: gr.Request,
                  progress: gr.Progress = gr.Progress()) -> dict[Any, Any]:  # noqa: B008  gradio finds it by its default
+        session = self.visitors.of(request)
 
         def on_call(done: int, left: int, words: str) -> None:
             progress((done, done + left), desc=f'{words}: {left} calls left', unit='calls')
 
-        return {self.status: self.visitors.of(request).restore(Settings(weights, point, samples, seed), knob, on_call)}
+        try:
+            return {self.status: session.restore(*_wanted(weights, point, samples, seed, knob), on_call)}
+        finally:
+            session.end()
 
     def _stop(self, request: gr.Request) -> dict[Any, Any]:
-        self.visitors.of(request).stop()
-        return {self.status: 'Stopping after the present call ...'}
+        is_asked = self.visitors.of(request).stop()
+        return {self.status: 'Stopping after the present call ...' if is_asked else 'There is nothing to stop.'}
 
     def _download(self, weights: str, point: str, samples: int | None, seed: int | None, knob: float, chosen: int,
                   everything: bool, request: gr.Request) -> dict[Any, Any]:
-        files, said = self.visitors.of(request).write(Settings(weights, point, samples, seed), knob, chosen, everything)
+        wanted = _wanted(weights, point, samples, seed, knob)
+        files, said = self.visitors.of(request).write(*wanted, chosen, everything)
         return {self.files: gr.update(value=[str(file) for file in files], visible=True), self.status: ' '.join(said)}
 
     # -------------------------------------------------------------------------------------------------------- choices
@@ -263,6 +266,14 @@ class Page:
             return 'The knob chooses steps and samples, and positions may have to be restored anew.'
         words = self.machine.points(weights).get(point)
         return f'{words[0].upper()}{words[1:]}.' if words else 'A deterministic network: one pass, no knob, no seed.'
+
+
+def _wanted(weights: str, point: str, samples: Any, seed: Any, knob: Any) -> tuple[Settings, float]:
+    """What is chosen; an InputError if a number that matters is none."""
+    if not point:  # a deterministic network, of which none does
+        return Settings(weights), KNOB.low
+    samples = SAMPLES.number(samples) if point != PATH else None
+    return Settings(weights, point, samples, SEED.number(seed)), KNOB.number(knob)
 
 
 def build(machine: Machine, folder: Path, max_megapixels: float) -> gr.Blocks:

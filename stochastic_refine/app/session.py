@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,36 +16,17 @@ from torch import Tensor
 
 from ..data.image_files import FORMATS
 from ..errors import InputError
-from ..files import make_folder
+from ..files import make_folder, write_atomically
 from ..inference.deblurrer import Deblurrer
-from ..inference.folder import std_picture
 from ..inference.operating_point import OperatingPoint
-from ..inference.photos import Photo, not_kept, read_photo, write_photo
+from ..inference.photos import Photo, not_kept, read_photo
 from .drawing import batches, draw, predict
 from .knob import Settings, Wanted, mixed, wanted_at
 from .machine import Identity, Machine
+from .views import View, free_name, write_view
 
 #: What a visitor's photos and samples may take; the oldest samples are given up first.
 MOST_BYTES = 4 * 2**30
-
-
-@dataclass
-class View:
-    """A photo at a position of the knob.
-
-    Args:
-        photo: The photo.
-        image: The picture, (H, W, 3); None where no sample is there.
-        samples: Those that are there, by seed.
-        std: Their standard deviation, (H, W, 3); None with fewer than two.
-        words: What is shown, for people.
-    """
-
-    photo: Photo
-    image: NDArray[np.float32] | None
-    samples: dict[int, NDArray[np.float32]]
-    std: NDArray[np.float32] | None
-    words: str
 
 
 @dataclass
@@ -73,7 +57,10 @@ class Session:
         self.max_megapixels = max_megapixels
         self.most_bytes = most_bytes
         self._items: dict[str, _Item] = {}
+        self._said: list[str] = []
+        self._reading = threading.Lock()
         self._stop = threading.Event()
+        self._is_asked = False
 
     @property
     def names(self) -> list[str]:
@@ -81,25 +68,27 @@ class Session:
         return list(self._items)
 
     def set_photos(self, paths: Sequence[str | Path]) -> list[str]:
-        """Have these photos and no others; what was drawn of those that stay is kept.
+        """Have these photos and no others; what was drawn of those that stay is kept. One call waits for the other.
 
         Returns:
             A sentence for each file that is left out, and for what of a photo its result will not keep.
         """
-        here = {item.path: item for item in self._items.values()}
-        self._items = {}
-        said = []
-        for path in dict.fromkeys(map(Path, paths)):
-            try:
-                item = here.get(path) or _Item(path, read_photo(path, self.max_megapixels))
-                self._check_memory([*self._items.values(), item], 0)
-            except InputError as error:
-                said.append(_with_advice(str(error).replace(str(path), path.name)))
-                continue
-            name = _free_name(path, self._items)
-            self._items[name] = item
-            if lost := not_kept(item.photo, name):
-                said.append(f'{name}: its result does not keep {", ".join(lost)}.')
+        with self._reading:
+            here = {item.path: item for item in self._items.values()}
+            items: dict[str, _Item] = {}
+            said = []
+            for path in dict.fromkeys(map(Path, paths)):
+                try:
+                    item = here.get(path) or _Item(path, read_photo(path, self.max_megapixels))
+                    self._check_memory([*items.values(), item], 0)
+                except InputError as error:
+                    said.append(_with_advice(str(error).replace(str(path), path.name)))
+                    continue
+                name = _free_name(path, items)
+                items[name] = item
+                if lost := not_kept(item.photo, name):
+                    said.append(f'{name}: its result does not keep {", ".join(lost)}.')
+            self._items, self._said = items, said
         return said
 
     # ------------------------------------------------------------------------------------------------------ the knob
@@ -132,10 +121,20 @@ class Session:
     def begin(self) -> None:
         """Forget an earlier :meth:`stop`; called when a restoration is asked for, before it waits for its turn."""
         self._stop.clear()
+        self._is_asked = True
 
-    def stop(self) -> None:
-        """Let the restoration, running or waiting, end after its present network call; samples that are whole stay."""
+    def end(self) -> None:
+        """What was asked for is done, or has failed."""
+        self._is_asked = False
+
+    def stop(self) -> bool:
+        """Let the restoration, running or waiting, end after its present network call; samples that are whole stay.
+
+        Returns:
+            Whether there is one.
+        """
         self._stop.set()
+        return self._is_asked
 
     def restore(self, settings: Settings, knob: float, on_call: Callable[[int, int, str], object] | None = None) -> str:
         """Draw what is missing of every photo for a position of the knob, once it is this visitor's turn.
@@ -146,13 +145,13 @@ class Session:
             on_call: Called as ``on_call(done, left, words)`` after each network call, with numbers of calls.
 
         Returns:
-            What happened, in sentences.
+            What happened, in sentences, with those of :meth:`set_photos`.
 
         Raises:
             InputError: If there are no photos, weights or settings cannot be used, or memory would not hold the samples.
         """
         if not self._items:
-            raise InputError('There is no photo yet; drop one first.')
+            raise InputError(' '.join(self._said) or 'There is no photo yet; drop one first.')
         with self.machine.turn:
             wanted = wanted_at(self.machine, settings, knob)
             _, deblurrer = self.machine.load(settings.weights)
@@ -183,7 +182,7 @@ class Session:
                 done += calls
                 tilings += [f'{name}: {tiling}.'] if tiling else []
         return ' '.join([f'Restored {_count(len(items), "photo")}: {_count(done, "network call")}.' if jobs else
-                         'Everything was drawn already.', *dict.fromkeys(tilings)])
+                         'Everything was drawn already.', *dict.fromkeys(tilings), *self._said])
 
     def _check_stop(self) -> None:
         if self._stop.is_set():
@@ -221,32 +220,29 @@ class Session:
         """
         files: list[Path] = []
         said = []
+        folder = Path(tempfile.mkdtemp(dir=self.folder))  # the address of an earlier file must not give another content
         for name in self.names:
             view = self.view(name, settings, knob, chosen)
             if view.image is None:
                 said.append(f'{name}: {view.words}')
-                continue
-            target = self.folder / name
-            pictures = {target.with_stem(f'{target.stem}_restored'): view.image}
-            if everything:
-                pictures |= {target.with_stem(f'{target.stem}_sample{i + 1}'): sample
-                             for i, sample in enumerate(view.samples.values())}
-            for file, pixels in pictures.items():
-                write_photo(file, pixels, like=view.photo)
-            files += pictures
-            if everything and view.std is not None:
-                files.append(target.with_name(f'{target.stem}_std.png'))
-                write_photo(files[-1], std_picture(view.std))
+            else:
+                files += write_view(view, name, folder, everything, files)
         if not files:
             raise InputError(' '.join(said) or 'There is no photo yet; drop one first.')
         return files, said
 
     def shown(self, name: str, content: bytes) -> str:
-        """The file of a picture that the browser is shown, which takes the place of the one before."""
-        folder = self.folder / 'shown'
-        make_folder(folder)
-        file = folder / f'{name}.png'
-        file.write_bytes(content)
+        """The file of a picture that the browser is shown; another content has another address.
+
+        Raises:
+            InputError: If it cannot be written.
+        """
+        file = self.folder / 'shown' / hashlib.sha256(content).hexdigest()[:16] / f'{name}.png'
+        try:
+            os.utime(file)  # gradio removes what was not touched for an hour
+        except FileNotFoundError:
+            make_folder(file.parent)
+            write_atomically(file, lambda temporary: Path(temporary).write_bytes(content))
         return str(file)
 
     # -------------------------------------------------------------------------------------------------------- inside
@@ -282,9 +278,7 @@ class Session:
 
 def _free_name(path: Path, taken: dict[str, _Item]) -> str:
     """A photo's name, with a suffix that its result can be written with, and told apart from others."""
-    stem, suffix = (path.stem, path.suffix) if path.suffix.lower() in FORMATS else (path.name, '.png')
-    names = (f'{stem}{number}{suffix}' for number in ('', *(f' ({i})' for i in range(2, len(taken) + 3))))
-    return next(name for name in names if name not in taken)
+    return free_name(path.name if path.suffix.lower() in FORMATS else f'{path.name}.png', taken)
 
 
 def _with_advice(sentence: str) -> str:

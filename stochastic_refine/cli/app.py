@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from contextlib import suppress
 
 from ..errors import InputError
 from .arguments import Commands, add_device
@@ -29,6 +30,7 @@ def _run(args: argparse.Namespace) -> None:
         raise InputError(f'--max-megapixels must be above 0, got {args.max_megapixels:g}.')
     from ..app import serve
     serve(args.port, args.weights, args.device, args.max_megapixels, args.open)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with suppress(OSError):  # the terminal was closed
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(0)  # Python would tear down threads that still restore within PyTorch, which aborts the process

@@ -22,8 +22,8 @@ BLURRED = Path(__file__).parents[2] / 'stochastic_refine/weights/check/blurred.p
 
 
 @contextmanager
-def serving(folder):
-    """Address of a page that is served by the command, and the folder with what it keeps meanwhile; ended by Ctrl-C."""
+def serving(folder, end=signal.SIGINT):
+    """Address of a page that is served by the command, and the folder with what it keeps meanwhile; ended by a signal."""
     port = free_port()
     with (folder / 'out').open('w') as out:
         command = [sys.executable, '-m', 'stochastic_refine.cli', 'app', '--port', str(port), '--device', 'cpu']
@@ -33,14 +33,15 @@ def serving(folder):
             assert process.poll() is None, (folder / 'out').read_text()
             time.sleep(0.2)
         yield f'http://127.0.0.1:{port}', folder
-        process.send_signal(signal.SIGINT)
+        process.send_signal(end)
         assert process.wait(60) == 0, (folder / 'out').read_text()
+    assert 'Traceback' not in (folder / 'out').read_text()
     assert not list(folder.glob('stochastic-refine-*'))  # no photo is left behind
 
 
 @pytest.fixture(scope='module')
 def served(tmp_path_factory):
-    with serving(tmp_path_factory.mktemp('app')) as served:
+    with serving(tmp_path_factory.mktemp('app'), signal.SIGTERM) as served:
         yield served
 
 
@@ -126,6 +127,30 @@ def test_a_photo_is_restored_the_knob_turns_and_the_result_is_downloaded(tab, tm
     download.value.save_as(tmp_path / 'sharp.png')
     (tmp_path / 'shown.png').write_bytes(faithful[1])
     assert np.array_equal(read_photo(tmp_path / 'sharp.png').pixels, read_photo(tmp_path / 'shown.png').pixels)
+
+
+def test_restore_pressed_at_once_waits_and_bad_numbers_are_told(tab):
+    page = tab()
+    page.click('#stop')
+    wait_for_words(page, 'status', 'nothing to stop')
+    network = page.context.new_cdp_session(page)
+    network.send('Network.enable')
+    network.send('Network.emulateNetworkConditions',
+                 {'offline': False, 'latency': 0, 'downloadThroughput': -1, 'uploadThroughput': 5_000})
+    turn(page, 'samples', 2)
+    drop(page, BLURRED)
+    page.wait_for_selector('#photos .uploading')
+    page.click('#restore')
+    wait_for_words(page, 'caption', 'mean of 2 samples.')
+    wait_for_words(page, 'status', 'Restored 1 photo')
+    page.locator('#seed input').fill('-5')
+    page.click('#restore')
+    wait_for_words(page, 'status', 'Seed of the first sample must be a whole number')
+    page.locator('#seed input').fill('0')
+    for part, name in (('knob', 'Knob'), ('doubt', 'Where the model is unsure'), ('samples', 'Samples')):
+        page.locator(f'#{part} input[type=number]').fill('')
+        wait_for_words(page, 'caption', f'{name} must be a')  # and no traceback, which the end looks for
+        turn(page, part, 1)
 
 
 def test_two_visitors_have_their_own_photos_and_wait_for_each_other(tab, tmp_path):

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
+import signal
 import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from stochastic_refine import Deblurrer, InputError
-from stochastic_refine.app import check_port, serve
+from stochastic_refine.app import check_port, ended_by_signals, serve
+from stochastic_refine.app import session as session_module
+from stochastic_refine.app.fields import KNOB, SAMPLES, SEED
 from stochastic_refine.app.knob import PATH, Settings
 from stochastic_refine.app.machine import Machine
 from stochastic_refine.app.pictures import png, shown_size, with_doubt
@@ -115,11 +123,79 @@ def test_a_download_keeps_what_the_photo_had(session, photo, tmp_path):
     assert said == []
     assert {'photo_restored.png', 'photo_sample3.png', 'photo_std.png', 'deep_restored.tif'} <= {file.name for file in files}
     for name, bits, original in (('photo_restored.png', 8, photo), ('deep_restored.tif', 16, deep)):
-        written, read = read_photo(session.folder / name), read_photo(original)
+        written, read = read_photo(files[0].parent / name), read_photo(original)
         assert (written.bits, written.icc_profile, written.exif) == (bits, read.icc_profile, read.exif)
         assert written.exif is not None and written.icc_profile is not None
         view = session.view(original.name, FAST, 0.25, chosen=2)
         assert np.abs(written.pixels - view.image).max() <= 0.51 / (2**bits - 1)
+
+
+def test_two_photos_of_one_stem_have_two_maps_of_doubt(session, photo, tmp_path):
+    with Image.open(photo) as image:
+        image.convert('L').save(tmp_path / 'photo.tif')
+        image.save(tmp_path / 'Photo.png')
+    session.set_photos([photo, tmp_path / 'photo.tif', tmp_path / 'Photo.png'])
+    assert session.names == ['photo.png', 'photo.tif', 'Photo (2).png']  # apart where letters' size does not count, too
+    calls_of(session, FAST, 0)
+    files, _ = session.write(FAST, 0, everything=True)
+    assert len({file.name.casefold() for file in files}) == len(files) == 3 * 5 and all(file.exists() for file in files)
+    assert session.write(FAST, 1)[0][0] != files[0]  # a browser may keep what it got from an address
+
+
+def test_photos_are_read_before_what_waits_for_them(session, photo, monkeypatch):
+    """Restore is pressed while photos are read: it has them all."""
+    started, go_on = threading.Event(), threading.Event()
+
+    def reading(path, *args):
+        started.set()
+        assert go_on.wait(60)
+        return read_photo(path, *args)
+
+    monkeypatch.setattr(session_module, 'read_photo', reading)
+    with ThreadPoolExecutor(2) as pool:
+        dropped = pool.submit(session.set_photos, [photo])
+        assert started.wait(60)
+        asked = pool.submit(lambda: session.set_photos([photo]) + session.names)
+        assert not asked.done()
+        go_on.set()
+        assert (dropped.result(), asked.result()) == ([], ['photo.png'])
+
+
+def test_stopping_tells_whether_there_is_something(session, photo):
+    session.set_photos([photo])
+    assert not session.stop()
+    session.begin()
+    assert session.stop()
+    session.end()
+    assert not session.stop()
+
+
+def test_a_full_disk_is_told_and_a_picture_keeps_its_address(session, monkeypatch):
+    first, again, other = (session.shown('before', content) for content in (b'1', b'1', b'2'))
+    assert first == again != other and Path(first).read_bytes() == b'1'
+    monkeypatch.setattr(Path, 'write_bytes', MagicMock(side_effect=OSError(errno.ENOSPC, 'No space left on device')))
+    with pytest.raises(InputError, match='No space left'):
+        session.shown('before', b'3')
+
+
+@pytest.mark.parametrize('value', [None, -1, 17, 2.5, float('nan'), '3', True])
+def test_what_is_no_number_of_samples_gets_a_sentence(value):
+    with pytest.raises(InputError, match='Samples must be a whole number from 1 to 16, got'):
+        SAMPLES.number(value)
+    assert (SAMPLES.number(16.0), SEED.number(0), KNOB.number(0.05)) == (16, 0, 0.05)
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='signals')
+@pytest.mark.parametrize('name', ['SIGTERM', 'SIGHUP'])
+def test_signals_to_end_are_ctrl_c(name):
+    number = getattr(signal, name)
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), ended_by_signals():
+        try:
+            os.kill(os.getpid(), number)
+        finally:
+            os.kill(os.getpid(), number)  # another one while it is cleaned up
+    assert signal.getsignal(number) == before
 
 
 def test_what_is_no_photo_gets_a_sentence_and_the_others_stay(session, photo, tmp_path):
