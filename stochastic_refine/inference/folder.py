@@ -116,7 +116,7 @@ def restore_photos(inputs: Sequence[str],
         write_text(note, chosen.name)
 
     jobs = [_Job(photo, target, tuple(save), loading, tuple(settings.items())) for photo, target in targets.items()
-            if overwrite or not all(file.exists() for file in _files(target, save, point.num_samples))]
+            if overwrite or not all(file.exists() for file in result_files(target, save, point.num_samples))]
     if rank() == 0 and len(jobs) < len(targets):
         print(f'{len(targets) - len(jobs)} of {len(targets)} photos are there already, skipped (--overwrite restores them '
               'again).')
@@ -135,7 +135,7 @@ def restore_photos(inputs: Sequence[str],
     wait_for_all()  # torchrun ends the others as soon as one process has ended with an error
     if written is not None:
         for photo, target in targets.items():
-            files = {what: _files(target, [what], point.num_samples) for what in save}
+            files = {what: result_files(target, [what], point.num_samples) for what in save}
             if all(file.exists() for one in files.values() for file in one):
                 written[photo] = files
     if note and rank() == 0:
@@ -232,7 +232,7 @@ def _check_apart(targets: Mapping[Path, Path], save: Sequence[str], num_samples:
     for photo, target in targets.items():
         if target.exists() and os.path.samefile(photo, target):
             raise InputError(f'{photo} would be overwritten by its own result; choose another output folder.')
-        for file in _files(target, save, num_samples):
+        for file in result_files(target, save, num_samples):
             if file.resolve() in photos:
                 raise InputError(f'{photos[file.resolve()]} would be overwritten by what is made of {photo}; choose another '
                                  'output folder.')
@@ -243,7 +243,7 @@ def _check_apart(targets: Mapping[Path, Path], save: Sequence[str], num_samples:
                                  '--recursive.')
 
 
-def _files(target: Path, save: Sequence[str], num_samples: int) -> list[Path]:
+def result_files(target: Path, save: Sequence[str], num_samples: int) -> list[Path]:
     """Every file that a photo's restoration writes."""
     files = {
         'image': [target],
@@ -260,9 +260,9 @@ def _write(result: Result, target: Path, save: Sequence[str]) -> None:
     for what in save:
         if what == 'std':
             assert result.std is not None  # checked before any work
-            write_photo(_files(target, ['std'], 0)[0], std_picture(result.std))
+            write_photo(result_files(target, ['std'], 0)[0], std_picture(result.std))
         else:
-            for file, pixels in zip(_files(target, [what], len(pictures['samples'])), pictures[what]):
+            for file, pixels in zip(result_files(target, [what], len(pictures['samples'])), pictures[what]):
                 write_photo(file, pixels, like=result.source)
 
 

@@ -16,7 +16,7 @@ from ..errors import InputError, is_of_the_system
 from ..files import make_folder
 from ..processes import world_size
 from .choice import BUNDLED_PAIR, bundled_for
-from .folder import _files, loaded_deblurrer, restore_photos
+from .folder import loaded_deblurrer, restore_photos, result_files
 from .photos import FORMATS, read_photo, search_photos
 
 #: Seconds between two looks, and those after which a photo that does not change and cannot be read is reported.
@@ -145,7 +145,7 @@ def watch_folders(inputs: Sequence[str],
             for photo, place in arrivals.look():
                 again = photo in done
                 try:
-                    _check_free(photo, _files(output / place, save, num_samples), owners)
+                    _check_free(photo, result_files(output / place, save, num_samples), owners)
                     code = restore_photos([str(photo)], f'{output / place.parent}/', save=save,
                                           **{**options, 'overwrite': again})
                 except InputError as error:
