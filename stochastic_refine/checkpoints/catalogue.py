@@ -65,7 +65,6 @@ class Entry:
         published: The authors' scores by test set, ``{'psnr': ..., 'ssim': ...}``.
         sources: Where the file lies, the best first; none where no address is known.
         check: File in ``weights/check`` with the result that ``weights check`` must get; '' where there is none.
-        refines: Name of the weights whose predictions these refine; their file does not hold those.
         note: What else is to be known.
     """
 
@@ -78,7 +77,6 @@ class Entry:
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     sources: tuple[Source, ...] = ()
     check: str = ''
-    refines: str = ''
     note: str = ''
 
     @property

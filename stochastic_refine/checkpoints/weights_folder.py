@@ -14,7 +14,7 @@ from .sharded import is_sharded
 
 #: Weights that ship with the package.
 BUNDLED = Path(__file__).resolve().parents[1] / 'weights'
-#: Ends a name that stands for a refiner over the weights before it: ``maxim-gopro+refine``.
+#: Ends the name of weights that refine what the weights before it predict: ``maxim-gopro+refine``.
 REFINED = '+refine'
 #: Environment variable that names another folder for the user's weights.
 WEIGHTS_VARIABLE = 'STOCHASTIC_REFINE_WEIGHTS'
@@ -44,8 +44,6 @@ def find_weights(name_or_path: str | Path) -> Path:
     name = str(name_or_path)
     if name in known:
         return known[name]
-    if name.endswith(REFINED):
-        return known[_refiner_over(name.removesuffix(REFINED))]
     path = Path(name_or_path).expanduser()
     if path.is_file() or is_sharded(path) or (path / 'model.json').is_file() or has_parts(path) or is_hub_folder(path):
         return path
@@ -62,13 +60,6 @@ def find_weights(name_or_path: str | Path) -> Path:
         raise InputError(f'The weights {name} are known and not on this machine; get them first: stochastic-refine weights get '
                          f'{name}')
     raise InputError(f"There are no weights called '{name}'; {nearest(name, {*known, *published})}")
-
-
-def _refiner_over(name: str) -> str:
-    refiners = {entry.refines: entry.name for entry in catalogue().values() if entry.refines}
-    if name not in refiners:
-        raise InputError(f"There is no refiner over '{name}'; there are {', '.join(f'{each}{REFINED}' for each in refiners)}.")
-    return refiners[name]
 
 
 def check_name(name: str) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ..archs.sampling import SamplingNetwork
 from ..checkpoints.catalogue import catalogue
-from ..checkpoints.weights_folder import available_weights
+from ..checkpoints.weights_folder import REFINED, available_weights
 from .deblurrer import Deblurrer
 
 #: Bundled: a predictor for photos, one pass, and a pair for whoever wants samples.
@@ -70,10 +70,10 @@ def choose(speed: str, size: tuple[int, int], load: Callable[[str], Deblurrer], 
         InputError: If weights cannot be used.
     """
     published, here = catalogue(), available_weights()
-    usable = [name for name in here if name in published and (
-        not published[name].refines or speed == 'best' and published[name].refines in here)]
-    ranked = sorted(usable, key=lambda name: (_score(name), bool(published[name].refines)), reverse=True)
-    candidates = [kept] if kept else [BUNDLED_PREDICTOR] if speed == 'fast' else [*ranked, BUNDLED_PREDICTOR]
+    ranked = [*sorted((name for name in here if name in published), key=_score, reverse=True), BUNDLED_PREDICTOR]
+    if speed == 'best':
+        ranked = [each for name in ranked for each in (name + REFINED, name) if each == name or each in here]
+    candidates = [kept] if kept else [BUNDLED_PREDICTOR] if speed == 'fast' else ranked
     choice: Choice | None = None
     slower: tuple[str, float] | None = None
     for name in candidates:
@@ -130,8 +130,6 @@ def duration(seconds: float) -> str:
 def _score(name: str) -> float:
     """The best published PSNR of weights in the catalogue; test sets differ, but not by as much as networks do."""
     entry = catalogue().get(name)
-    if entry and entry.refines:
-        return _score(entry.refines)
     return max((score['psnr'] for score in entry.published.values()), default=0.0) if entry else 0.0
 
 

@@ -16,8 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from stochastic_refine.archs import build_arch
 from stochastic_refine.archs.pretrained import read_weights
-from stochastic_refine.checkpoints import METADATA_KEY, catalogue, save_safetensors, weights_folder
-from stochastic_refine.checkpoints.weights_folder import find_weights
+from stochastic_refine.checkpoints import METADATA_KEY, save_safetensors, weights_folder
 from stochastic_refine.errors import InputError
 from stochastic_refine.inference.deblurrer import Deblurrer
 
@@ -41,25 +40,17 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
     points = tmp_path / 'points.yml'
     points.write_text('val: {operating_points: {vivid: {sampler: flow_euler, steps: 2}}}')
     subprocess.run([sys.executable, REPOSITORY / 'scripts/export_weights.py', tmp_path / 'pair.pth',
-                    folder / 'ours.safetensors', '--points', points, '--over', 'base'], check=True)
-    return {'base': folder / 'base.safetensors', 'pair': tmp_path / 'pair.pth', 'refiner': folder / 'ours.safetensors'}
+                    folder / 'base+refine.safetensors', '--points', points, '--over', 'base'], check=True)
+    return {'base': folder / 'base.safetensors', 'pair': tmp_path / 'pair.pth', 'refiner': folder / 'base+refine.safetensors'}
 
 
 def test_the_file_holds_the_refiner_alone_and_restores_as_the_pair(weights: dict[str, Path]) -> None:
     assert all(name.startswith('denoiser.') for name in load_file(weights['refiner']))
     image = torch.rand(3, 40, 56, generator=torch.Generator().manual_seed(1))
     settings = {'steps': 2, 'seed': 5}
-    expected, found = (Deblurrer.from_pretrained(weights[name], precision='float32')(image, **settings).image
-                       for name in ('pair', 'refiner'))
+    expected, found = (Deblurrer.from_pretrained(name, precision='float32')(image, **settings).image
+                       for name in (weights['pair'], 'base+refine'))
     assert np.array_equal(expected, found)
-
-
-def test_a_name_stands_for_the_refiner_over_it(weights: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = catalogue.Entry('ours', 'PredictRefineNet', '', '', '', refines='base')
-    monkeypatch.setattr(weights_folder, 'catalogue', lambda: {'ours': entry})
-    assert find_weights('base+refine') == weights['refiner']
-    with pytest.raises(InputError, match=r'no refiner over .other.; there are base\+refine'):
-        find_weights('other+refine')
 
 
 @pytest.mark.parametrize('damage, words', [
@@ -76,7 +67,7 @@ def test_no_other_predictor_is_taken(damage: str, words: str, weights: dict[str,
         save_safetensors(weights['base'], tensors, {'network': PREDICTOR})
     else:
         shutil.copy(weights['base'], tmp_path / 'elsewhere.safetensors')
-        told = {'path': {'name': str(tmp_path / 'elsewhere.safetensors')}, 'itself': {'name': 'ours'},
+        told = {'path': {'name': str(tmp_path / 'elsewhere.safetensors')}, 'itself': {'name': 'base+refine'},
                 'nameless': {'name': None}}[damage]
     metadata = read_weights(weights['refiner']).metadata if damage not in ('missing', 'other') else None
     if metadata:
