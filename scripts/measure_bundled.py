@@ -19,12 +19,12 @@ from statistics import fmean
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from scripts.train_bundled import grain, psnr  # noqa: E402
 from stochastic_refine.archs.sampling import SamplingNetwork  # noqa: E402
 from stochastic_refine.blur import blur_valid  # noqa: E402
 from stochastic_refine.data.synthetic_blur_dataset import SyntheticBlurDataset, find_images, read_rgb  # noqa: E402
@@ -42,18 +42,6 @@ class Scores:
     grain: float
 
 
-def grain(image: Tensor, sharp: Tensor) -> float:
-    """Local standard deviation of grey, 8x8 blocks, on the flattest quarter of the sharp photo, over the sharp photo's own."""
-    ours, true = (F.unfold(each.mean(0)[None, None], 8, stride=8)[0].std(0) for each in (image, sharp))
-    flat = true <= true.quantile(0.25)
-    return float(ours[flat].mean() / true[flat].mean())
-
-
-def psnr(a: Tensor, b: Tensor) -> float:
-    """Of 8-bit images; 60 stands for an exact one."""
-    return float(-10 * (a - b).square().mean().clamp(min=1e-6).log10())
-
-
 def stored(image: Tensor) -> Tensor:
     return (image.clamp(0, 1) * 255).round() / 255
 
@@ -64,7 +52,8 @@ def bgr(image: Tensor) -> NDArray[np.uint8]:
 
 def scores(image: Tensor, sharp: Tensor) -> Scores:
     image = stored(image.cpu())
-    return Scores(psnr(image, sharp), calculate_stlpips(bgr(image), bgr(sharp), crop_border=0), grain(image, sharp))
+    return Scores(psnr(image[None], sharp[None]), calculate_stlpips(bgr(image), bgr(sharp), crop_border=0),
+                  grain(image[None], sharp[None]))
 
 
 def foreign_pairs(photos: list[Path], side: int) -> list[tuple[Tensor, Tensor]]:

@@ -116,9 +116,8 @@ class PredictRefineNet(nn.Module):
     def rules_of(cls, options: Mapping[str, Any]) -> Rules:
         if is_flow(options):
             calls = options.get('flow_calls')
-            steps = 2 if calls is None else calls
-            return Rules('the refiner is a flow', tuple(FLOW_SAMPLERS) if calls is None else ('flow_euler', ),
-                         {'sampler': 'flow_euler', 'steps': steps}, even_steps=calls)
+            samplers = tuple(FLOW_SAMPLERS) if calls is None else ('flow_euler', )
+            return Rules('the refiner is a flow', samplers, {'sampler': 'flow_euler', 'steps': calls or 2}, even_steps=calls)
         return Rules('the refiner is a diffusion', tuple(DIFFUSION_SAMPLERS))
 
     @property

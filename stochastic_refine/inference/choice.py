@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,9 +87,10 @@ def choose(speed: str, size: tuple[int, int], load: Callable[[str], Deblurrer], 
     return choice
 
 
-def bundled_for(settings: Mapping[str, Any]) -> str:
-    """The bundled weights that settings of a restoration mean something to: any of them is about samples."""
-    return BUNDLED_PAIR if any(value is not None for value in settings.values()) else BUNDLED_PREDICTOR
+def bundled_for(settings: Mapping[str, Any], save: Collection[str] = ('image', )) -> str:
+    """The bundled weights that settings of a restoration, and what is to be saved, mean something to: any is about samples."""
+    of_samples = set(save) - {'image'} or any(value is not None for value in settings.values())
+    return BUNDLED_PAIR if of_samples else BUNDLED_PREDICTOR
 
 
 def expected_seconds(deblurrer: Deblurrer, size: tuple[int, int]) -> float:

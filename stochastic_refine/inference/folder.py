@@ -22,7 +22,7 @@ from ..errors import InputError, is_of_the_system, is_out_of_memory
 from ..files import make_folder, write_text
 from ..processes import my_share, rank, run_parallel, wait_for_all, world_size
 from ..values import nearest
-from .choice import BUNDLED_PAIR, BUNDLED_PREDICTOR, Choice, bundled_for, choose, photo_size
+from .choice import BUNDLED_PAIR, Choice, bundled_for, choose, photo_size
 from .deblurrer import Deblurrer, Result
 from .devices import process_device
 from .photos import FORMATS, not_kept, search_photos, write_photo
@@ -98,11 +98,11 @@ def restore_photos(inputs: Sequence[str],
     machine = (('device', device), ('precision', precision), ('tile', tile), ('keep_sharp', keep_sharp))
     chosen = note = None
     if weights is None:
-        of_samples = set(save) - {'image'} or bundled_for(settings) == BUNDLED_PAIR
+        bundled = bundled_for(settings, save)
         missing = next((photo for photo, target in targets.items() if overwrite or not target.exists()), None)
         note = Path(output) / _CHOICE if speed == 'auto' and Path(output) not in targets.values() else None
-        chosen = None if of_samples or missing is None else _choose(speed, missing, machine, note)
-        weights = chosen.name if chosen else BUNDLED_PAIR if of_samples else BUNDLED_PREDICTOR
+        chosen = None if bundled == BUNDLED_PAIR or missing is None else _choose(speed, missing, machine, note)
+        weights = chosen.name if chosen else bundled
     loading = (('weights', weights), *machine)
     deblurrer = loaded_deblurrer(loading)
     point = deblurrer.point_of(settings)

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..data.image_files import count_in_words, is_system_file, other_files
+from ..data.image_files import count_in_words, other_files
 from ..errors import InputError, is_of_the_system
 from ..files import make_folder
 from ..processes import world_size
-from .choice import BUNDLED_PAIR, bundled_for
+from .choice import bundled_for
 from .folder import loaded_deblurrer, restore_photos, result_files
-from .photos import FORMATS, read_photo, search_photos
+from .photos import read_photo, search_photos
 
 #: Seconds between two looks, and those after which a photo that does not change and cannot be read is reported.
 INTERVAL, PATIENCE = 1.0, 10.0
@@ -82,9 +82,7 @@ class Arrivals:
 
     def _tell_others(self, folder: Path) -> None:
         try:
-            others = other_files(folder) if self.recursive else Counter(
-                file.suffix.lower() for file in folder.iterdir()
-                if file.suffix.lower() not in FORMATS and not is_system_file(file) and file.is_file())
+            others = other_files(folder, self.recursive)
         except OSError:  # something was renamed or removed meanwhile; the next look tells
             return
         new = Counter({suffix: count for suffix, count in others.items() if suffix not in self._told})
@@ -168,7 +166,7 @@ def _check(output: Path, save: Sequence[str], options: dict[str, Any]) -> int:
     restore_photos([], f'{output}/', save=save, **options)  # what would stop every photo stops none at all, too
     loading = {key: options[key] for key in ('device', 'precision', 'tile', 'keep_sharp') if key in options}
     settings = {key: value for key, value in options.items() if key not in (*loading, 'weights', 'overwrite', 'speed')}
-    weights = options.get('weights') or (BUNDLED_PAIR if set(save) - {'image'} else bundled_for(settings))
+    weights = options.get('weights') or bundled_for(settings, save)
     return loaded_deblurrer((('weights', weights), *loading.items())).point_of(settings).num_samples
 
 
