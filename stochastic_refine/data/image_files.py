@@ -41,7 +41,7 @@ def is_system_file(path: Path) -> bool:
 
 
 def other_files(folder: Path, recursive: bool = True) -> Counter[str]:
-    """How many files below or in a folder are no images by their suffix, by suffix; hidden ones and the system's do not count."""
+    """How many files below or in a folder are no images by their suffix, by suffix, without hidden ones and the system's."""
     return Counter(path.suffix.lower() for path in (folder.rglob('*') if recursive else folder.iterdir())
                    if path.suffix.lower() not in FORMATS and path.name.lower() not in SYSTEM_FILES and path.is_file()
                    and not any(part.startswith('.') for part in path.relative_to(folder).parts))
